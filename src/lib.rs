@@ -1,0 +1,5 @@
+//! latchkey
+pub mod clock;
+pub mod decision;
+pub mod id;
+pub mod secret;
