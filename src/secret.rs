@@ -134,6 +134,13 @@ impl PartialEq for Digest {
 
 impl Eq for Digest {}
 
+/// By the prefix alone: a table compares whole digests, in constant time, by `==`.
+impl std::hash::Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.prefix().hash(state);
+    }
+}
+
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[digest]")

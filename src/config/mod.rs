@@ -40,11 +40,7 @@ impl Sources {
     /// The sources of this process: `file`, its environment, and what flags say.
     #[must_use]
     pub fn of_process(file: ConfigFile, overrides: Vec<Override>) -> Self {
-        Self {
-            file,
-            environment: std::env::vars_os().collect(),
-            overrides,
-        }
+        Self { file, environment: std::env::vars_os().collect(), overrides }
     }
 }
 

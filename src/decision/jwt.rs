@@ -63,29 +63,3 @@ pub enum JwtFailure {
         issuer: Name,
     },
 }
-/// x
-pub trait KeySets {
-    /// x
-    fn key_set(&self, issuer: &Name) -> Option<&KeySet>;
-}
-/// x
-#[derive(Debug)]
-pub struct Authentic {
-    /// x
-    pub token: Arc<VerifiedJwt>,
-    /// x
-    pub issuer_index: usize,
-    /// x
-    pub fresh: bool,
-}
-/// x
-pub fn authenticate<K: KeySets, V: VerifiedTokens>(
-    _token: &str,
-    _issuers: &[super::policy::Issuer],
-    _key_sets: &K,
-    _cache: &V,
-    _generation: u64,
-    _now: Timestamp,
-) -> Result<Authentic, JwtFailure> {
-    Err(JwtFailure::Expired)
-}
