@@ -2,4 +2,5 @@
 pub mod clock;
 pub mod decision;
 pub mod id;
+pub mod jose;
 pub mod secret;
