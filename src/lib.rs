@@ -3,3 +3,4 @@ pub mod clock;
 pub mod decision;
 pub mod id;
 pub mod secret;
+pub mod store;
