@@ -6,4 +6,6 @@ pub mod id;
 pub mod jose;
 pub mod logging;
 pub mod secret;
+pub mod snapshot;
+pub mod store;
 pub mod verified_tokens;
