@@ -86,7 +86,7 @@ fn by_jwt<'a, F: Facts, L: Limits, V: VerifiedTokens>(
         .ok_or(invalid("the Authorization field is not `Bearer` and one token"))?;
     let facts = context.facts;
     let issuers = &facts.policies().issuers;
-    let generation = facts.generation();
+    let generation = facts.policies_generation();
     let found = jwt::authenticate(token, issuers, facts, context.verified, generation, now.unix);
     match found {
         Ok(authentic) => {

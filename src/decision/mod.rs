@@ -44,7 +44,7 @@ pub trait Facts: KeySets {
     /// The compiled configuration.
     fn policies(&self) -> &Policies;
     /// The generation of the compiled configuration.
-    fn generation(&self) -> u64;
+    fn policies_generation(&self) -> u64;
     /// The key under which secrets are digested.
     fn pepper(&self) -> &Pepper;
     /// Keys the hashes that name limiter cells, so that nobody can aim at another's cell.
