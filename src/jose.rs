@@ -28,38 +28,41 @@ pub fn install_provider() {
     static INSTALL: Once = Once::new();
     // `install_default` fails only if a provider is in place already; nothing else in this crate
     // installs one, and a host application that did has chosen its own.
-    INSTALL.call_once(|| drop(PROVIDER.install_default()));
+    INSTALL.call_once(|| {
+        let installed = PROVIDER.install_default();
+        debug_assert!(installed.is_ok(), "another provider is in place");
+    });
 }
 
 static PROVIDER: CryptoProvider = CryptoProvider {
-    signer_factory: new_signer,
-    verifier_factory: new_verifier,
+    signer_factory: |algorithm, key| new_signer(*algorithm, key),
+    verifier_factory: |algorithm, key| new_verifier(*algorithm, key),
     key_utils: KeyUtils {
         rsa_pub_components_from_private_key: rsa_components,
         rsa_pub_components_from_public_key: |_| Err(ErrorKind::InvalidKeyFormat.into()),
         ec_pub_components_from_private_key: ec_components,
         ed_pub_components_from_private_key: ed_components,
-        compute_digest,
+        compute_digest: |data, hash| compute_digest(data, &hash),
     },
 };
 
-fn new_verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
+fn new_verifier(algorithm: Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     if key.family() != algorithm.family() {
         return Err(ErrorKind::InvalidKeyFormat.into());
     }
     Ok(Box::new(RingVerifier {
-        algorithm: *algorithm,
+        algorithm,
         key: key.clone(),
     }))
 }
 
-fn new_signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
+fn new_signer(algorithm: Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
     if key.family() != algorithm.family() {
         return Err(ErrorKind::InvalidKeyFormat.into());
     }
     Ok(Box::new(RingSigner {
-        algorithm: *algorithm,
-        key: SigningKey::new(*algorithm, key.as_bytes())?,
+        algorithm,
+        key: SigningKey::new(algorithm, key.as_bytes())?,
     }))
 }
 
@@ -286,12 +289,12 @@ fn ed_components(private_key: &[u8], curve: &EllipticCurve) -> Result<Vec<u8>, E
     Ok(key.public_key().as_ref().to_vec())
 }
 
-fn compute_digest(data: &[u8], hash: ThumbprintHash) -> Result<Vec<u8>, Error> {
-    let algorithm = if hash == ThumbprintHash::SHA256 {
+fn compute_digest(data: &[u8], hash: &ThumbprintHash) -> Result<Vec<u8>, Error> {
+    let algorithm = if *hash == ThumbprintHash::SHA256 {
         &digest::SHA256
-    } else if hash == ThumbprintHash::SHA384 {
+    } else if *hash == ThumbprintHash::SHA384 {
         &digest::SHA384
-    } else if hash == ThumbprintHash::SHA512 {
+    } else if *hash == ThumbprintHash::SHA512 {
         &digest::SHA512
     } else {
         return Err(ErrorKind::UnsupportedAlgorithm.into());
