@@ -28,35 +28,41 @@ pub fn install_provider() {
     static INSTALL: Once = Once::new();
     // `install_default` fails only if a provider is in place already; nothing else in this crate
     // installs one, and a host application that did has chosen its own.
-    INSTALL.call_once(|| drop(PROVIDER.install_default()));
+    INSTALL.call_once(|| {
+        let installed = PROVIDER.install_default();
+        debug_assert!(installed.is_ok(), "another provider is in place");
+    });
 }
 
 static PROVIDER: CryptoProvider = CryptoProvider {
-    signer_factory: new_signer,
-    verifier_factory: new_verifier,
+    signer_factory: |algorithm, key| new_signer(*algorithm, key),
+    verifier_factory: |algorithm, key| new_verifier(*algorithm, key),
     key_utils: KeyUtils {
         rsa_pub_components_from_private_key: rsa_components,
         rsa_pub_components_from_public_key: |_| Err(ErrorKind::InvalidKeyFormat.into()),
         ec_pub_components_from_private_key: ec_components,
         ed_pub_components_from_private_key: ed_components,
-        compute_digest,
+        compute_digest: |data, hash| compute_digest(data, &hash),
     },
 };
 
-fn new_verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
+fn new_verifier(algorithm: Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     if key.family() != algorithm.family() {
         return Err(ErrorKind::InvalidKeyFormat.into());
     }
-    Ok(Box::new(RingVerifier { algorithm: *algorithm, key: key.clone() }))
+    Ok(Box::new(RingVerifier {
+        algorithm,
+        key: key.clone(),
+    }))
 }
 
-fn new_signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
+fn new_signer(algorithm: Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
     if key.family() != algorithm.family() {
         return Err(ErrorKind::InvalidKeyFormat.into());
     }
     Ok(Box::new(RingSigner {
-        algorithm: *algorithm,
-        key: SigningKey::new(*algorithm, key.as_bytes())?,
+        algorithm,
+        key: SigningKey::new(algorithm, key.as_bytes())?,
     }))
 }
 
@@ -192,9 +198,21 @@ static RSA: [RsaRow; 6] = [
         &ring_signature::RSA_PKCS1_2048_8192_SHA512,
         &ring_signature::RSA_PKCS1_SHA512,
     ),
-    (Algorithm::PS256, &ring_signature::RSA_PSS_2048_8192_SHA256, &ring_signature::RSA_PSS_SHA256),
-    (Algorithm::PS384, &ring_signature::RSA_PSS_2048_8192_SHA384, &ring_signature::RSA_PSS_SHA384),
-    (Algorithm::PS512, &ring_signature::RSA_PSS_2048_8192_SHA512, &ring_signature::RSA_PSS_SHA512),
+    (
+        Algorithm::PS256,
+        &ring_signature::RSA_PSS_2048_8192_SHA256,
+        &ring_signature::RSA_PSS_SHA256,
+    ),
+    (
+        Algorithm::PS384,
+        &ring_signature::RSA_PSS_2048_8192_SHA384,
+        &ring_signature::RSA_PSS_SHA384,
+    ),
+    (
+        Algorithm::PS512,
+        &ring_signature::RSA_PSS_2048_8192_SHA512,
+        &ring_signature::RSA_PSS_SHA512,
+    ),
 ];
 
 fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
@@ -207,9 +225,15 @@ fn rsa_encoding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {
 
 fn ecdsa_signing(algorithm: Algorithm) -> Option<(&'static EcdsaSigningAlgorithm, EllipticCurve)> {
     if algorithm == Algorithm::ES256 {
-        Some((&ring_signature::ECDSA_P256_SHA256_FIXED_SIGNING, EllipticCurve::P256))
+        Some((
+            &ring_signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+            EllipticCurve::P256,
+        ))
     } else if algorithm == Algorithm::ES384 {
-        Some((&ring_signature::ECDSA_P384_SHA384_FIXED_SIGNING, EllipticCurve::P384))
+        Some((
+            &ring_signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+            EllipticCurve::P384,
+        ))
     } else {
         None
     }
@@ -248,7 +272,11 @@ fn ec_components(
     let (signing, curve) = ecdsa_signing(algorithm).ok_or(ErrorKind::InvalidEcdsaKey)?;
     let key = ecdsa_key_pair(signing, private_key)?;
     // ring gives the uncompressed point: 0x04, then x and y of equal length (SEC 1 §2.3.3).
-    let (_, point) = key.public_key().as_ref().split_first().ok_or(ErrorKind::InvalidEcdsaKey)?;
+    let (_, point) = key
+        .public_key()
+        .as_ref()
+        .split_first()
+        .ok_or(ErrorKind::InvalidEcdsaKey)?;
     let (x, y) = point.split_at(point.len() / 2);
     Ok((curve, x.to_vec(), y.to_vec()))
 }
@@ -261,12 +289,12 @@ fn ed_components(private_key: &[u8], curve: &EllipticCurve) -> Result<Vec<u8>, E
     Ok(key.public_key().as_ref().to_vec())
 }
 
-fn compute_digest(data: &[u8], hash: ThumbprintHash) -> Result<Vec<u8>, Error> {
-    let algorithm = if hash == ThumbprintHash::SHA256 {
+fn compute_digest(data: &[u8], hash: &ThumbprintHash) -> Result<Vec<u8>, Error> {
+    let algorithm = if *hash == ThumbprintHash::SHA256 {
         &digest::SHA256
-    } else if hash == ThumbprintHash::SHA384 {
+    } else if *hash == ThumbprintHash::SHA384 {
         &digest::SHA384
-    } else if hash == ThumbprintHash::SHA512 {
+    } else if *hash == ThumbprintHash::SHA512 {
         &digest::SHA512
     } else {
         return Err(ErrorKind::UnsupportedAlgorithm.into());

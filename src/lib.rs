@@ -4,6 +4,7 @@ pub mod config;
 pub mod decision;
 pub mod id;
 pub mod jose;
+pub mod jwks;
 pub mod logging;
 pub mod secret;
 pub mod snapshot;

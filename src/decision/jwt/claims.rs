@@ -45,6 +45,10 @@ impl Claims {
 
     /// Judges the claims of a token that `issuer` has signed. Time comes last, so that only a
     /// token which was good once is [`JwtFailure::Expired`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a proof is spent by the stage that requires it"
+    )]
     pub(super) fn accept(
         &self,
         signed: Signed,

@@ -1,0 +1,187 @@
+//! One fetch of one issuer's key set: over HTTP(S), by discovery, or from a file.
+//!
+//! Every read is bounded in bytes; the caller bounds the time. Redirects are not followed: where
+//! keys come from is configuration, not the provider's momentary wish.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, USER_AGENT};
+use http::uri::Scheme;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use super::{IssuerSource, KeySource, RefreshError};
+use crate::decision::jwt::KeySet;
+
+/// Fetches key sets. Holds no connection between fetches: they are minutes apart.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    plain: Client<HttpConnector, Empty<Bytes>>,
+    /// `None` if the system has no trusted root certificates.
+    tls: Option<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>>,
+}
+
+impl Fetcher {
+    /// A fetcher that trusts the system's root certificates. Without any, `https` sources fail
+    /// and all others work: that is no reason not to start.
+    pub(super) fn new() -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_max_idle_per_host(0);
+        let provider = rustls::crypto::ring::default_provider();
+        let tls = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(provider)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "no trusted root certificates: no key set by https");
+            })
+            .ok()
+            .map(|b| builder.build(b.https_only().enable_http1().build()));
+        Self {
+            plain: builder.build_http(),
+            tls,
+        }
+    }
+
+    /// The text of the issuer's key set, unparsed.
+    pub(super) async fn fetch(&self, source: &IssuerSource) -> Result<String, RefreshError> {
+        match &source.source {
+            KeySource::JwksUrl(url) => self.get(url).await,
+            KeySource::Discovery(issuer_url) => {
+                let url = discovery_url(issuer_url);
+                let document = self.get(&url).await?;
+                let jwks_url = jwks_url(&document, &url, &source.iss)?;
+                self.get(&jwks_url).await
+            }
+            KeySource::File(path) => read(path.clone()).await,
+        }
+    }
+
+    async fn get(&self, url: &str) -> Result<String, RefreshError> {
+        let uri = parse_url(url)?;
+        let failed = |why: &dyn std::error::Error| RefreshError::Unreachable {
+            url: url.into(),
+            why: with_causes(why),
+        };
+        let secure = uri.scheme() == Some(&Scheme::HTTPS);
+        let request = Request::get(uri)
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("latchkey/", env!("CARGO_PKG_VERSION")))
+            .body(Empty::new())
+            .map_err(|e| failed(&e))?;
+        let response = match (secure, &self.tls) {
+            (false, _) => self.plain.request(request).await,
+            (true, Some(tls)) => tls.request(request).await,
+            (true, None) => return Err(RefreshError::NoTrustedRoots { url: url.into() }),
+        }
+        .map_err(|e| failed(&e))?;
+        if response.status() != StatusCode::OK {
+            return Err(RefreshError::Status {
+                url: url.into(),
+                status: response.status().as_u16(),
+            });
+        }
+        let body = Limited::new(response.into_body(), KeySet::BYTES_MAX);
+        let bytes = match body.collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(e) if e.is::<LengthLimitError>() => {
+                return Err(RefreshError::TooLong { from: url.into() });
+            }
+            Err(e) => return Err(failed(e.as_ref())),
+        };
+        String::from_utf8(bytes.into()).map_err(|_| RefreshError::NotUtf8 { from: url.into() })
+    }
+}
+
+/// `<issuer>/.well-known/openid-configuration` (`OpenID` Connect Discovery 1.0 §4).
+fn discovery_url(issuer_url: &str) -> String {
+    let base = issuer_url.strip_suffix('/').unwrap_or(issuer_url);
+    format!("{base}/.well-known/openid-configuration")
+}
+
+/// `jwks_uri` of a discovery document whose `issuer` is the configured one (§4.3): a document
+/// that speaks of another issuer is not ours. Never from `https` down to `http`.
+fn jwks_url(document: &str, url: &str, iss: &str) -> Result<String, RefreshError> {
+    let bad = |why| RefreshError::Discovery {
+        url: url.into(),
+        why,
+    };
+    let document: Value =
+        serde_json::from_str(document).map_err(|_| bad("the document is not JSON"))?;
+    match document.get("issuer").and_then(Value::as_str) {
+        None => return Err(bad("the document has no `issuer`")),
+        Some(issuer) if issuer != iss => {
+            return Err(bad("its `issuer` is not the configured `iss`"));
+        }
+        Some(_) => {}
+    }
+    let jwks_uri = document
+        .get("jwks_uri")
+        .and_then(Value::as_str)
+        .ok_or_else(|| bad("the document has no `jwks_uri`"))?;
+    let target = parse_url(jwks_uri).map_err(|_| bad("its `jwks_uri` is not an http(s) URL"))?;
+    let secure = parse_url(url)?.scheme() == Some(&Scheme::HTTPS);
+    if secure && target.scheme() != Some(&Scheme::HTTPS) {
+        return Err(bad(
+            "its `jwks_uri` is http although the document came by https",
+        ));
+    }
+    Ok(jwks_uri.to_owned())
+}
+
+/// An absolute `http` or `https` URL without user information. A refused one is not repeated:
+/// what does not parse may hold a password.
+fn parse_url(url: &str) -> Result<Uri, RefreshError> {
+    let uri: Uri = url.parse().map_err(|_| RefreshError::BadUrl)?;
+    let known = uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS);
+    let plain = uri.authority().is_some_and(|a| !a.as_str().contains('@'));
+    if known && plain {
+        Ok(uri)
+    } else {
+        Err(RefreshError::BadUrl)
+    }
+}
+
+async fn read(path: PathBuf) -> Result<String, RefreshError> {
+    let reading = tokio::task::spawn_blocking(move || read_file(&path));
+    reading.await.unwrap_or(Err(RefreshError::Stopped))
+}
+
+fn read_file(path: &Path) -> Result<String, RefreshError> {
+    use std::io::Read as _;
+
+    let failed = |why: std::io::Error| RefreshError::File {
+        path: path.to_owned(),
+        why: why.to_string(),
+    };
+    // Opening a pipe would wait for a writer, for ever.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("not a regular file")));
+    }
+    let limit = u64::try_from(KeySet::BYTES_MAX).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    let from = || path.display().to_string().into();
+    if bytes.len() > KeySet::BYTES_MAX {
+        return Err(RefreshError::TooLong { from: from() });
+    }
+    String::from_utf8(bytes).map_err(|_| RefreshError::NotUtf8 { from: from() })
+}
+
+/// An error and what caused it: hyper keeps the telling part ("connection refused") inside.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
