@@ -182,24 +182,23 @@ pub enum StoreError {
 
 impl StoreError {
     /// What redb said, in the store's words. `action` is a participle: "read", "written".
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "redb's enum is open, and its other errors differ only in their text"
+    )]
     pub(super) fn from_redb(path: &Path, action: &'static str, error: redb::Error) -> Self {
         let path = path.to_path_buf();
         match error {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
                 Self::Locked { path }
             }
-            redb::Error::UpgradeRequired(version) => Self::NotADatabase {
-                path,
-                detail: format!("redb file format {version}"),
-            },
+            redb::Error::UpgradeRequired(version) => {
+                Self::NotADatabase { path, detail: format!("redb file format {version}") }
+            }
             redb::Error::Corrupted(detail) => Self::Corrupted { path, detail },
             redb::Error::DatabaseClosed => Self::Closed { path },
             redb::Error::Io(error) => Self::from_io(&path, action, &error),
-            other => Self::Io {
-                path,
-                action,
-                detail: other.to_string(),
-            },
+            other => Self::Io { path, action, detail: other.to_string() },
         }
     }
 
@@ -213,10 +212,6 @@ impl StoreError {
         if error.kind() == std::io::ErrorKind::InvalidData {
             return Self::NotADatabase { path, detail };
         }
-        Self::Io {
-            path,
-            action,
-            detail,
-        }
+        Self::Io { path, action, detail }
     }
 }

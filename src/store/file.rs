@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 use super::StoreOptions;
 use super::error::StoreError;
 use super::schema::{self, META, META_CHECK, META_SCHEMA, Schema};
-use super::tx;
+use super::write;
 use crate::secret::{Purpose, SecretBytes};
 
 /// Bits of a mode that let others do harm: the group may read (to back the file up; what is
@@ -99,10 +99,7 @@ impl Files {
         }
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & MODE_REFUSED != 0 {
-            return Err(StoreError::Mode {
-                path: self.path.clone(),
-                mode,
-            });
+            return Err(StoreError::Mode { path: self.path.clone(), mode });
         }
         self.open_file(file)
     }
@@ -128,21 +125,19 @@ impl Files {
         }
         let check = found.check.as_deref().unwrap_or_default();
         if !bool::from(check.ct_eq(self.check.expose().as_slice())) {
-            return Err(StoreError::WrongMasterKey {
-                path: self.path.clone(),
-            });
+            return Err(StoreError::WrongMasterKey { path: self.path.clone() });
         }
         Ok(found)
     }
 
     fn read_meta(&self, database: &Database) -> Result<Found, StoreError> {
         let failed = |error| StoreError::from_redb(&self.path, "read", error);
-        let tx = database
-            .begin_read()
-            .map_err(|error| failed(error.into()))?;
-        let meta = tx.open_table(META).map_err(|error| match error {
-            redb::TableError::Storage(error) => failed(error.into()),
-            other => self.not_a_database(&other.to_string()),
+        let tx = database.begin_read().map_err(|error| failed(error.into()))?;
+        let meta = tx.open_table(META).map_err(|error| {
+            if let redb::TableError::Storage(error) = error {
+                return failed(error.into());
+            }
+            self.not_a_database(&error.to_string())
         })?;
         let value = |key| {
             let found = redb::ReadableTable::get(&meta, key);
@@ -151,19 +146,13 @@ impl Files {
         };
         let schema = value(META_SCHEMA)?.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
         let schema = schema.ok_or_else(|| self.not_a_database("it has no schema version"))?;
-        Ok(Found {
-            schema: u32::from_be_bytes(schema),
-            check: value(META_CHECK)?,
-        })
+        Ok(Found { schema: u32::from_be_bytes(schema), check: value(META_CHECK)? })
     }
 
     fn migrate(&self, database: &Database, from: u32) -> Result<(), StoreError> {
-        let failed = |detail: String| StoreError::Migration {
-            path: self.path.clone(),
-            from,
-            detail,
-        };
-        let tx = tx::begin_write(database).map_err(|error| failed(error.to_string()))?;
+        let failed =
+            |detail: String| StoreError::Migration { path: self.path.clone(), from, detail };
+        let tx = write::begin_write(database).map_err(|error| failed(error.to_string()))?;
         let steps = self.schema.migrate(&tx, &self.path, from);
         steps.map_err(|error| failed(error.to_string()))?;
         tx.commit().map_err(|error| failed(error.to_string()))
@@ -185,15 +174,17 @@ impl Files {
 
     /// Makes an empty database. If another process was first, its database is the database.
     fn create(&self) -> Result<(), StoreError> {
+        let mut failure = None;
         let made = write_whole(&self.path, Replace::No, |file| {
-            let database = self
-                .open_file(file.try_clone()?)
-                .map_err(io::Error::other)?;
-            self.initialize(&database).map_err(io::Error::other)
+            let database = self.open_file(file.try_clone()?);
+            database.and_then(|database| self.initialize(&database)).map_err(|error| {
+                failure = Some(error);
+                io::Error::other("the empty database could not be written")
+            })
         });
         match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(self.io_error("made", &error))
+                Err(failure.unwrap_or_else(|| self.io_error("made", &error)))
             }
             Ok(()) | Err(_) => Ok(()),
         }
@@ -201,18 +192,16 @@ impl Files {
 
     fn initialize(&self, database: &Database) -> Result<(), StoreError> {
         let failed = |error| StoreError::from_redb(&self.path, "made", error);
-        let tx = tx::begin_write(database).map_err(failed)?;
+        let tx = write::begin_write(database).map_err(failed)?;
         for table in schema::TABLES {
             drop(schema::open(&tx, table, &self.path)?);
         }
         let mut meta = schema::open(&tx, META, &self.path)?;
         let version = self.schema.version.to_be_bytes();
-        for (key, value) in [
-            (META_SCHEMA, version.as_slice()),
-            (META_CHECK, self.check.expose().as_slice()),
-        ] {
-            meta.insert(key, value)
-                .map_err(|error| failed(error.into()))?;
+        for (key, value) in
+            [(META_SCHEMA, version.as_slice()), (META_CHECK, self.check.expose().as_slice())]
+        {
+            meta.insert(key, value).map_err(|error| failed(error.into()))?;
         }
         drop(meta);
         tx.commit().map_err(|error| failed(error.into()))
@@ -223,10 +212,7 @@ impl Files {
     }
 
     fn not_a_database(&self, detail: &str) -> StoreError {
-        StoreError::NotADatabase {
-            path: self.path.clone(),
-            detail: detail.to_owned(),
-        }
+        StoreError::NotADatabase { path: self.path.clone(), detail: detail.to_owned() }
     }
 }
 
@@ -255,19 +241,14 @@ fn write_whole(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // Made with O_EXCL and mode 0600, removed again when anything below fails.
-    let mut file = tempfile::Builder::new()
-        .prefix(".latchkey-")
-        .tempfile_in(directory)?;
-    fill(file.as_file_mut())?;
-    file.as_file().sync_all()?;
+    let mut made = tempfile::Builder::new().prefix(".latchkey-").tempfile_in(directory)?;
+    fill(made.as_file_mut())?;
+    made.as_file().sync_all()?;
     match replace {
-        Replace::Yes => file.persist(path),
-        Replace::No => file.persist_noclobber(path),
+        Replace::Yes => made.persist(path),
+        Replace::No => made.persist_noclobber(path),
     }
     .map_err(|error| error.error)?;
     // Without this the name may be gone after a power failure, though the content is there.

@@ -85,9 +85,7 @@ pub enum MasterKeyError {
 
 /// Reads the master key of `path`.
 pub fn load(path: &Path) -> Result<MasterKey, MasterKeyError> {
-    read(path)?.ok_or_else(|| MasterKeyError::Missing {
-        path: path.to_path_buf(),
-    })
+    read(path)?.ok_or_else(|| MasterKeyError::Missing { path: path.to_path_buf() })
 }
 
 /// Reads the master key of `path`, or, if there is no file and `may_create`, makes one: whole,
@@ -103,9 +101,7 @@ pub fn load_or_create(
         return Ok((key, Created::No));
     }
     if !may_create {
-        return Err(MasterKeyError::MissingForExistingStore {
-            path: path.to_path_buf(),
-        });
+        return Err(MasterKeyError::MissingForExistingStore { path: path.to_path_buf() });
     }
     create(path, entropy)
 }
@@ -120,18 +116,13 @@ fn read(path: &Path) -> Result<Option<MasterKey>, MasterKeyError> {
     };
     // Of the open file, not of the path: the file checked is the file read.
     let metadata = file.metadata().map_err(|error| failed(&error))?;
-    let malformed = || MasterKeyError::Malformed {
-        path: path.to_path_buf(),
-    };
+    let malformed = || MasterKeyError::Malformed { path: path.to_path_buf() };
     if !metadata.is_file() {
         return Err(malformed());
     }
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(MasterKeyError::Mode {
-            path: path.to_path_buf(),
-            mode,
-        });
+        return Err(MasterKeyError::Mode { path: path.to_path_buf(), mode });
     }
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
     match file.take(FILE_BYTES_MAX as u64).read_to_string(&mut text) {
@@ -144,9 +135,8 @@ fn read(path: &Path) -> Result<Option<MasterKey>, MasterKeyError> {
 
 /// Makes a new key in `path`. If another process was first, its key is the key.
 fn create(path: &Path, entropy: &dyn Entropy) -> Result<(MasterKey, Created), MasterKeyError> {
-    let key = MasterKey::generate(entropy).map_err(|_| MasterKeyError::Entropy {
-        path: path.to_path_buf(),
-    })?;
+    let key = MasterKey::generate(entropy)
+        .map_err(|_| MasterKeyError::Entropy { path: path.to_path_buf() })?;
     let made = file::create_whole(path, |file| {
         file.write_all(key.to_text().expose().as_bytes())?;
         file.write_all(b"\n")
@@ -161,9 +151,5 @@ fn create(path: &Path, entropy: &dyn Entropy) -> Result<(MasterKey, Created), Ma
 }
 
 fn io_error(path: &Path, action: &'static str, error: &io::Error) -> MasterKeyError {
-    MasterKeyError::Io {
-        path: path.to_path_buf(),
-        action,
-        detail: error.to_string(),
-    }
+    MasterKeyError::Io { path: path.to_path_buf(), action, detail: error.to_string() }
 }

@@ -53,10 +53,8 @@ pub(super) trait Record: Serialize + DeserializeOwned {
         if *version != RECORD_VERSION {
             return Err(DecodeError::Version(*version));
         }
-        serde_json::from_slice(body).map_err(|error| DecodeError::Malformed {
-            line: error.line(),
-            column: error.column(),
-        })
+        serde_json::from_slice(body)
+            .map_err(|error| DecodeError::Malformed { line: error.line(), column: error.column() })
     }
 }
 
@@ -301,10 +299,7 @@ mod unix_ms {
 
     use crate::clock::Timestamp;
 
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde's `with` passes a reference"
-    )]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `with` passes a reference")]
     pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(at.unix_ms())
     }
@@ -320,10 +315,7 @@ mod unix_ms_option {
 
     use crate::clock::Timestamp;
 
-    #[expect(
-        clippy::ref_option,
-        reason = "serde's `with` passes a reference to the field"
-    )]
+    #[expect(clippy::ref_option, reason = "serde's `with` passes a reference to the field")]
     pub(super) fn serialize<S: Serializer>(
         at: &Option<Timestamp>,
         to: S,

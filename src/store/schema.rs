@@ -87,13 +87,8 @@ pub(super) struct Schema {
 /// * 0: the primary tables alone. What a copy of the records without the derived tables is.
 /// * 1: the derived tables `keys_by_shop`, `tokens_by_shop`, `tokens_by_expiry`,
 ///   `idempotency_by_age` as well.
-pub(super) const CURRENT: Schema = Schema {
-    version: 1,
-    steps: &[Step {
-        from: 0,
-        run: derive_tables,
-    }],
-};
+pub(super) const CURRENT: Schema =
+    Schema { version: 1, steps: &[Step { from: 0, run: derive_tables }] };
 
 impl Schema {
     /// Takes every step from version `from` on, in order, within `tx`.
