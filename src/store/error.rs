@@ -182,6 +182,10 @@ pub enum StoreError {
 
 impl StoreError {
     /// What redb said, in the store's words. `action` is a participle: "read", "written".
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "redb's enum is open, and its other errors differ only in their text"
+    )]
     pub(super) fn from_redb(path: &Path, action: &'static str, error: redb::Error) -> Self {
         let path = path.to_path_buf();
         match error {

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 use super::StoreOptions;
 use super::error::StoreError;
 use super::schema::{self, META, META_CHECK, META_SCHEMA, Schema};
-use super::tx;
+use super::write;
 use crate::secret::{Purpose, SecretBytes};
 
 /// Bits of a mode that let others do harm: the group may read (to back the file up; what is
@@ -133,9 +133,11 @@ impl Files {
     fn read_meta(&self, database: &Database) -> Result<Found, StoreError> {
         let failed = |error| StoreError::from_redb(&self.path, "read", error);
         let tx = database.begin_read().map_err(|error| failed(error.into()))?;
-        let meta = tx.open_table(META).map_err(|error| match error {
-            redb::TableError::Storage(error) => failed(error.into()),
-            other => self.not_a_database(&other.to_string()),
+        let meta = tx.open_table(META).map_err(|error| {
+            if let redb::TableError::Storage(error) = error {
+                return failed(error.into());
+            }
+            self.not_a_database(&error.to_string())
         })?;
         let value = |key| {
             let found = redb::ReadableTable::get(&meta, key);
@@ -150,7 +152,7 @@ impl Files {
     fn migrate(&self, database: &Database, from: u32) -> Result<(), StoreError> {
         let failed =
             |detail: String| StoreError::Migration { path: self.path.clone(), from, detail };
-        let tx = tx::begin_write(database).map_err(|error| failed(error.to_string()))?;
+        let tx = write::begin_write(database).map_err(|error| failed(error.to_string()))?;
         let steps = self.schema.migrate(&tx, &self.path, from);
         steps.map_err(|error| failed(error.to_string()))?;
         tx.commit().map_err(|error| failed(error.to_string()))
@@ -172,13 +174,17 @@ impl Files {
 
     /// Makes an empty database. If another process was first, its database is the database.
     fn create(&self) -> Result<(), StoreError> {
+        let mut failure = None;
         let made = write_whole(&self.path, Replace::No, |file| {
-            let database = self.open_file(file.try_clone()?).map_err(io::Error::other)?;
-            self.initialize(&database).map_err(io::Error::other)
+            let database = self.open_file(file.try_clone()?);
+            database.and_then(|database| self.initialize(&database)).map_err(|error| {
+                failure = Some(error);
+                io::Error::other("the empty database could not be written")
+            })
         });
         match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(self.io_error("made", &error))
+                Err(failure.unwrap_or_else(|| self.io_error("made", &error)))
             }
             Ok(()) | Err(_) => Ok(()),
         }
@@ -186,7 +192,7 @@ impl Files {
 
     fn initialize(&self, database: &Database) -> Result<(), StoreError> {
         let failed = |error| StoreError::from_redb(&self.path, "made", error);
-        let tx = tx::begin_write(database).map_err(failed)?;
+        let tx = write::begin_write(database).map_err(failed)?;
         for table in schema::TABLES {
             drop(schema::open(&tx, table, &self.path)?);
         }
@@ -237,12 +243,12 @@ fn write_whole(
     };
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // Made with O_EXCL and mode 0600, removed again when anything below fails.
-    let mut file = tempfile::Builder::new().prefix(".latchkey-").tempfile_in(directory)?;
-    fill(file.as_file_mut())?;
-    file.as_file().sync_all()?;
+    let mut made = tempfile::Builder::new().prefix(".latchkey-").tempfile_in(directory)?;
+    fill(made.as_file_mut())?;
+    made.as_file().sync_all()?;
     match replace {
-        Replace::Yes => file.persist(path),
-        Replace::No => file.persist_noclobber(path),
+        Replace::Yes => made.persist(path),
+        Replace::No => made.persist_noclobber(path),
     }
     .map_err(|error| error.error)?;
     // Without this the name may be gone after a power failure, though the content is there.

@@ -13,27 +13,33 @@
 mod error;
 mod file;
 pub mod master_key;
-mod records;
+mod read;
+pub mod records;
 mod schema;
-mod tx;
+#[cfg(test)]
+mod testing;
+mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use redb::{Database, ReadableDatabase as _};
 
 pub use self::error::StoreError;
+pub use self::read::ReadTx;
 pub use self::records::{
     AdminTokenRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord, Role, RoleError,
     ShopRecord, SigningKeyRecord, TokenRecord,
 };
-pub use self::tx::{PRUNE_MAX, ReadTx, WriteTx};
+pub use self::write::{PRUNE_MAX, WriteTx};
 
 use self::file::Files;
+use self::read::Context;
 use self::schema::CURRENT;
-use self::tx::{Context, Undo};
+use self::write::Undo;
 use crate::clock::{Clock, Monotonic};
 use crate::secret::{Entropy, MasterKey};
 
@@ -136,7 +142,12 @@ impl Store {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StoreError> {
         let database = files.open_or_create()?;
-        let context = Context { path: options.path, sealer: options.master_key.sealer(), entropy };
+        let context = Context {
+            path: options.path,
+            sealer: options.master_key.sealer(),
+            entropy,
+            broken: AtomicBool::new(false),
+        };
         Ok(Self {
             context: Arc::new(context),
             files,
@@ -160,14 +171,10 @@ impl Store {
         &self,
         f: impl FnOnce(&ReadTx) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let tx = match self.begin_read()? {
-            Some(tx) => tx,
-            None => {
-                self.ensure_open(&mut self.lock_writer())?;
-                self.begin_read()?
-                    .ok_or_else(|| StoreError::Closed { path: self.context.path.clone() })?
-            }
-        };
+        if self.context.broken.load(Ordering::Relaxed) || !self.is_open() {
+            self.recover(&mut self.lock_writer())?;
+        }
+        let tx = self.begin_read()?;
         f(&ReadTx::new(Arc::clone(&self.context), tx))
     }
 
@@ -180,7 +187,7 @@ impl Store {
         f: impl FnOnce(&mut WriteTx) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut writer = self.lock_writer();
-        self.ensure_open(&mut writer)?;
+        self.recover(&mut writer)?;
         let mut tx = WriteTx::new(Arc::clone(&self.context), self.begin_write(&mut writer)?);
         let value = f(&mut tx)?;
         self.commit(&mut writer, tx)?;
@@ -193,34 +200,45 @@ impl Store {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` if the database is closed.
-    fn begin_read(&self) -> Result<Option<redb::ReadTransaction>, StoreError> {
+    fn is_open(&self) -> bool {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let tx = database.as_ref().map(Database::begin_read).transpose();
+        database.is_some()
+    }
+
+    fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or_else(|| self.closed())?;
+        let tx = database.begin_read();
         tx.map_err(|error| self.context.failed("read", error))
     }
 
-    /// Begins a write; opens the database again first if a failure outside a commit (an abort
-    /// that could not read, say) made redb refuse further writes.
+    /// Begins a write; once more on a database opened again, if redb refuses the first time
+    /// because of a failure that was not noticed here.
     fn begin_write(&self, writer: &mut Writer) -> Result<redb::WriteTransaction, StoreError> {
-        if let Some(tx) = self.try_begin_write()? {
-            return Ok(tx);
-        }
-        self.close();
-        self.ensure_open(writer)?;
-        self.try_begin_write()?
-            .ok_or_else(|| StoreError::Closed { path: self.context.path.clone() })
+        self.try_begin_write().or_else(|_| {
+            self.close();
+            self.ensure_open(writer)?;
+            self.try_begin_write()
+        })
     }
 
-    /// `None` if redb wants the database to be opened again.
-    fn try_begin_write(&self) -> Result<Option<redb::WriteTransaction>, StoreError> {
+    fn try_begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let tx = database.as_ref().map(tx::begin_write).transpose();
-        match tx {
-            Ok(tx) => Ok(tx),
-            Err(redb::Error::PreviousIo | redb::Error::DatabaseClosed) => Ok(None),
-            Err(error) => Err(self.context.failed("written", error)),
+        let database = database.as_ref().ok_or_else(|| self.closed())?;
+        let tx = write::begin_write(database);
+        tx.map_err(|error| self.context.failed("written", error))
+    }
+
+    fn closed(&self) -> StoreError {
+        StoreError::Closed { path: self.context.path.clone() }
+    }
+
+    /// Makes sure that the database is open and answers.
+    fn recover(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        if self.context.broken.swap(false, Ordering::Relaxed) {
+            self.close();
         }
+        self.ensure_open(writer)
     }
 
     /// Commits what `tx` changed, if anything; on failure opens the database again.
@@ -270,6 +288,7 @@ impl Store {
             return Ok(());
         }
         let database = self.files.open_existing()?;
+        self.context.broken.store(false, Ordering::Relaxed);
         if let Some(unsettled) = &writer.unsettled {
             self.settle(&database, unsettled)?;
             writer.unsettled = None;
@@ -286,19 +305,357 @@ impl Store {
     /// so that the disk has confirmed the state without it.
     fn settle(&self, database: &Database, unsettled: &Unsettled) -> Result<(), StoreError> {
         let failed = |error| self.context.failed("written", error);
-        let tx = tx::begin_write(database).map_err(failed)?;
-        let found = tx::commit_number(&tx, &self.context.path)?;
+        let tx = write::begin_write(database).map_err(failed)?;
+        let found = write::commit_number(&tx, &self.context.path)?;
         if found < unsettled.commit {
             return tx.abort().map_err(|error| failed(error.into()));
         }
         if found == unsettled.commit {
             unsettled.undo.apply(&tx, &self.context)?;
         }
-        tx::set_commit_number(&tx, found.saturating_add(1), &self.context.path)?;
+        write::set_commit_number(&tx, found.saturating_add(1), &self.context.path)?;
         self.observed(|| tx.commit()).map_err(|error| failed(error.into()))
     }
 }
 
 fn elapsed(from: Monotonic, to: Monotonic) -> Duration {
     Duration::from_micros(to.us().saturating_sub(from.us()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use proptest::prelude::*;
+
+    use super::testing::{self, Bench, Disk, KEY, key, shop, token};
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::id::{KeyId, ShopId};
+
+    fn id(text: &str) -> ShopId {
+        ShopId::parse(text).unwrap()
+    }
+
+    /// A change of the workload that the fault tests run.
+    type Change = fn(&mut WriteTx) -> Result<(), StoreError>;
+
+    /// Creation, rotation, revocation, deletion: every kind of write that is acknowledged.
+    const WORKLOAD: [Change; 6] = [
+        |tx| {
+            tx.put_shop(&shop("one"))?;
+            tx.put_shop(&shop("two"))
+        },
+        |tx| {
+            (0..30).try_for_each(|n| tx.put_key(&key(n, "one")))?;
+            tx.put_key(&key(100, "two"))
+        },
+        |tx| (0..10).try_for_each(|n| tx.put_token(&token(n, "one", 5_000 + n as u64))),
+        |tx| {
+            let mut old = tx.key(KeyId(7))?.unwrap();
+            old.replaced_by = Some(KeyId(40));
+            tx.put_key(&old)?;
+            tx.put_key(&key(40, "one"))?;
+            tx.delete_key(KeyId(8)).map(drop)
+        },
+        |tx| {
+            tx.prune_tokens(Timestamp::from_unix_s(5_003))?;
+            tx.touch_keys(&[(KeyId(3), Timestamp::from_unix_s(9))])
+        },
+        |tx| tx.delete_shop(&id("one")).map(drop),
+    ];
+
+    /// The state after each number of changes of the workload.
+    fn states() -> Vec<testing::Dump> {
+        let bench = Bench::in_memory();
+        let mut states = vec![testing::dump(&bench.store)];
+        for change in WORKLOAD {
+            bench.store.write(change).unwrap();
+            states.push(testing::dump(&bench.store));
+        }
+        states
+    }
+
+    #[test]
+    fn a_disk_that_fails_at_any_operation_loses_nothing_acknowledged() {
+        let states = states();
+        let operations = {
+            let bench = Bench::in_memory();
+            WORKLOAD.iter().for_each(|change| bench.store.write(change).unwrap());
+            bench.disk.operations()
+        };
+        assert!(operations > 50, "{operations}");
+        let (mut settled, mut unsettled) = (0, 0);
+        for at in 0..operations {
+            for length in [1, 2, 5, 40] {
+                let bench = Bench::in_memory();
+                bench.disk.fail(at, length);
+                for (n, change) in WORKLOAD.iter().enumerate() {
+                    let mut failures = 0;
+                    while let Err(error) = bench.store.write(change) {
+                        match error {
+                            StoreError::CommitFailed { .. } => settled += 1,
+                            StoreError::CommitUnsettled { .. } => unsettled += 1,
+                            StoreError::Io { .. } => {}
+                            other => panic!("at {at}, {length} long: {other}"),
+                        }
+                        failures += 1;
+                        assert!(failures < 200, "at {at}, {length} long: never again writable");
+                        // Whatever the disk does, who can read sees the state before the write.
+                        if let Some(seen) = testing::try_dump(&bench.store) {
+                            assert!(seen == states[n], "at {at}, {length} long, change {n}");
+                        }
+                    }
+                    let seen = testing::try_dump(&bench.store);
+                    assert!(seen.is_none_or(|seen| seen == states[n + 1]), "at {at}: {n}");
+                }
+                bench.disk.heal();
+                assert!(testing::dump(&bench.store) == states[WORKLOAD.len()]);
+                let again = bench.reopen();
+                assert!(testing::dump(&again.store) == states[WORKLOAD.len()]);
+            }
+        }
+        assert!(settled > 0 && unsettled > 0, "{settled} {unsettled}");
+    }
+
+    #[test]
+    fn a_power_cut_at_any_operation_loses_nothing_acknowledged_and_leaves_nothing_half() {
+        let states = states();
+        let mut at = 0;
+        loop {
+            let bench = Bench::in_memory();
+            bench.disk.fail(at, u64::MAX);
+            let mut acknowledged = 0;
+            while acknowledged < WORKLOAD.len() {
+                if bench.store.write(WORKLOAD[acknowledged]).is_err() {
+                    break;
+                }
+                acknowledged += 1;
+            }
+            for seed in 0..3 {
+                let again = Bench::on(bench.disk.after_power_cut(at * 3 + seed));
+                let seen = testing::dump(&again.store);
+                let whole = seen == states[acknowledged]
+                    || states.get(acknowledged + 1).is_some_and(|next| seen == *next);
+                assert!(whole, "cut at {at}, {acknowledged} acknowledged");
+            }
+            if acknowledged == WORKLOAD.len() {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 50, "{at}");
+    }
+
+    #[test]
+    fn a_read_error_is_an_error_once_and_no_more_when_the_disk_is_well() {
+        let bench = Bench::in_memory();
+        bench.store.write(WORKLOAD[0]).unwrap();
+        let bench = bench.reopen();
+        bench.disk.fail_reads(true);
+        assert!(bench.store.read(|tx| tx.shop(&id("one"))).is_err());
+        assert!(bench.store.write(WORKLOAD[1]).is_err());
+        bench.disk.fail_reads(false);
+        assert!(bench.store.read(|tx| tx.shop(&id("one"))).unwrap().is_some());
+        bench.store.write(WORKLOAD[1]).unwrap();
+        assert!(bench.store.read(|tx| tx.key(KeyId(1))).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_error_or_a_panic_in_a_write_leaves_no_trace() {
+        let bench = Bench::in_memory();
+        let before = testing::dump(&bench.store);
+        let result: Result<(), StoreError> = bench.store.write(|tx| {
+            tx.put_shop(&shop("one"))?;
+            tx.put_key(&key(1, "missing"))
+        });
+        assert_eq!(result, Err(StoreError::NoSuchShop { shop: id("missing") }));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            bench.store.write(|tx| -> Result<(), StoreError> {
+                tx.put_shop(&shop("one"))?;
+                panic!("a defect");
+            })
+        }));
+        assert!(panicked.is_err());
+        assert!(testing::dump(&bench.store) == before);
+        bench.store.write(WORKLOAD[0]).unwrap();
+        assert_eq!(bench.store.read(|tx| tx.shops(None, 9)).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_write_that_changes_nothing_costs_no_commit_and_others_are_observed() {
+        let disk = Disk::new();
+        let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let seen = Arc::clone(&counts);
+        let mut options = StoreOptions::new(disk.path(), testing::master_key(1));
+        options.observer = Some(Arc::new(move |commit: CommitObservation| {
+            seen[usize::from(commit.committed)].fetch_add(1, Ordering::Relaxed);
+        }));
+        let store = disk.open(options).unwrap();
+        let operations = disk.operations();
+        assert_eq!(store.write(|tx| tx.delete_shop(&id("none"))), Ok(false));
+        assert_eq!(disk.operations(), operations);
+        store.write(WORKLOAD[0]).unwrap();
+        disk.fail(disk.operations(), 1);
+        store.write(WORKLOAD[1]).unwrap_err();
+        let [failed, committed] = [0, 1].map(|n: usize| counts[n].load(Ordering::Relaxed));
+        assert_eq!((failed, committed), (1, 1));
+    }
+
+    #[test]
+    fn many_writers_and_readers_at_once() {
+        let bench = Bench::in_memory();
+        bench.store.write(|tx| tx.put_shop(&shop("one"))).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let store = &bench.store;
+                scope.spawn(move || {
+                    for n in 0..25 {
+                        store.write(|tx| tx.put_key(&key(thread * 100 + n, "one"))).unwrap();
+                        let mine = store.read(|tx| tx.key(KeyId(thread * 100 + n))).unwrap();
+                        assert!(mine.is_some());
+                    }
+                });
+            }
+        });
+        let keys = bench.store.read(|tx| tx.keys_of_shop(&id("one"), None, 1_000)).unwrap();
+        assert_eq!(keys.len(), 100);
+    }
+
+    #[test]
+    fn small_writes_do_not_grow_the_file_without_bound() {
+        let bench = Bench::in_memory();
+        bench.store.write(WORKLOAD[0]).unwrap();
+        bench.store.write(|tx| (0..100).try_for_each(|n| tx.put_key(&key(n, "one")))).unwrap();
+        for round in 0..2_000 {
+            let used = [(KeyId(round % 100), Timestamp::from_unix_s(round))];
+            bench.store.write(|tx| tx.touch_keys(&used)).unwrap();
+        }
+        let bytes = bench.disk.len();
+        assert!(bytes < 4 << 20, "{bytes} bytes");
+    }
+
+    #[test]
+    fn real_files_keep_what_was_written_and_are_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made/also made/latchkey.redb");
+        let open = || testing::open_file(&path, testing::master_key(1));
+        let store = open().unwrap();
+        WORKLOAD.iter().take(3).for_each(|change| store.write(change).unwrap());
+        let before = testing::dump(&store);
+        assert_eq!(open().err(), Some(StoreError::Locked { path: path.clone() }));
+        drop(store);
+        assert!(testing::dump(&open().unwrap()) == before);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(KEY.len()).any(|window| window == KEY));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Shop(u8),
+        DeleteShop(u8),
+        Key(u64, u8),
+        DeleteKey(u64),
+        Token(u128, u8, u64),
+        Prune(u64),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            (0..4_u8).prop_map(Op::Shop),
+            (0..4_u8).prop_map(Op::DeleteShop),
+            (0..20_u64, 0..4_u8).prop_map(|(key, shop)| Op::Key(key, shop)),
+            (0..20_u64).prop_map(Op::DeleteKey),
+            (0..20_u128, 0..4_u8, 0..50_u64).prop_map(|(id, shop, at)| Op::Token(id, shop, at)),
+            (0..50_u64).prop_map(Op::Prune),
+        ];
+        proptest::collection::vec(op, 1..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Against a naive model: two maps, searched from end to end.
+        #[test]
+        fn indexes_agree_with_a_naive_model(ops in ops()) {
+            use std::collections::{BTreeMap, BTreeSet};
+            // Of such names one begins another: an index must not mix them up.
+            let name = |n: u8| ["a", "a-", "a0", "aa"][usize::from(n)];
+            let mut shops = BTreeSet::new();
+            let mut keys: BTreeMap<u64, u8> = BTreeMap::new();
+            let mut tokens: BTreeMap<u128, (u8, u64)> = BTreeMap::new();
+            let bench = Bench::in_memory();
+            bench.store.write(|tx| {
+                for op in ops {
+                    match op {
+                        Op::Shop(n) => {
+                            tx.put_shop(&shop(name(n)))?;
+                            shops.insert(n);
+                        }
+                        Op::DeleteShop(n) => {
+                            assert_eq!(tx.delete_shop(&id(name(n)))?, shops.remove(&n));
+                            keys.retain(|_, of| *of != n);
+                            tokens.retain(|_, of| of.0 != n);
+                        }
+                        Op::Key(k, n) => {
+                            let put = tx.put_key(&key(k, name(n)));
+                            assert_eq!(put.is_ok(), shops.contains(&n));
+                            put.is_ok().then(|| keys.insert(k, n));
+                        }
+                        Op::DeleteKey(k) => {
+                            assert_eq!(tx.delete_key(KeyId(k))?, keys.remove(&k).is_some());
+                        }
+                        Op::Token(t, n, at) => {
+                            let put = tx.put_token(&token(t, name(n), at));
+                            assert_eq!(put.is_ok(), shops.contains(&n));
+                            put.is_ok().then(|| tokens.insert(t, (n, at)));
+                        }
+                        Op::Prune(now) => {
+                            let before = tokens.len();
+                            tokens.retain(|_, (_, at)| *at > now);
+                            let pruned = tx.prune_tokens(Timestamp::from_unix_s(now))?;
+                            assert_eq!(pruned, before - tokens.len());
+                        }
+                    }
+                }
+                Ok::<(), StoreError>(())
+            }).unwrap();
+            bench.store.read(|tx| {
+                for n in 0..4 {
+                    let (mut found, mut after) = (Vec::new(), None);
+                    loop {
+                        let page = tx.keys_of_shop(&id(name(n)), after, 2)?;
+                        let Some(last) = page.last() else { break };
+                        after = Some(last.id);
+                        found.extend(page.iter().map(|key| key.id.0));
+                    }
+                    let want: Vec<u64> =
+                        keys.iter().filter(|(_, of)| **of == n).map(|(k, _)| *k).collect();
+                    assert_eq!(found, want);
+                    let found = tx.tokens_of_shop(&id(name(n)), None, 1_000)?;
+                    let found: Vec<u128> = found.iter().map(|token| token.id.0).collect();
+                    let want: Vec<u128> =
+                        tokens.iter().filter(|(_, of)| of.0 == n).map(|(t, _)| *t).collect();
+                    assert_eq!(found, want);
+                }
+                let first = keys.keys().next().copied();
+                let mut visited = Vec::new();
+                tx.for_each_key(|key| visited.push(key.id.0))?;
+                assert_eq!(visited.first().copied(), first);
+                assert_eq!(visited.len(), keys.len());
+                let mut visited = 0;
+                tx.for_each_token(|token| {
+                    assert!(tokens.contains_key(&token.id.0));
+                    visited += 1;
+                })?;
+                assert_eq!(visited, tokens.len());
+                Ok(())
+            }).unwrap();
+        }
+    }
 }
