@@ -10,6 +10,15 @@
 //! apply a configuration, does not watch its file, and never prints a secret: it knows secrets
 //! only by the names of the files that hold them (and hands an HMAC issuer's on unread).
 
+mod issuers;
+mod policies;
+mod print;
+mod raw;
+mod read;
+mod reload;
+mod validate;
+mod value;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -23,6 +32,9 @@ use http::uri::Authority;
 
 use crate::decision::policy::Policies;
 use crate::id::Name;
+
+pub use print::Effective;
+pub use reload::restart_needed;
 
 /// Where a configuration comes from, weakest source first.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +64,13 @@ pub enum ConfigFile {
     Absent,
     /// It was asked for, so it has to be there.
     Required(PathBuf),
+    /// A text instead of a file (the demo's, a test's).
+    Inline {
+        /// What messages call it.
+        name: String,
+        /// TOML.
+        text: String,
+    },
     /// Read if it is there (the standard place, when no file was asked for).
     Optional(PathBuf),
 }
@@ -92,6 +111,8 @@ pub struct Config {
     pub jwt_cache_entries: NonZeroUsize,
     /// Logging.
     pub log: LogConfig,
+    /// What was read, for [`Config::print`].
+    pub effective: Effective,
 }
 
 /// The data plane: listener, bounds and timeouts.
@@ -253,6 +274,17 @@ pub struct ConfigError {
     pub message: String,
 }
 
+impl ConfigError {
+    /// A mistake of a source as a whole.
+    fn of_source(source: &str, message: String) -> Self {
+        Self {
+            source: Some(source.to_owned()),
+            key: String::new(),
+            message,
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(source) = &self.source {
@@ -271,8 +303,8 @@ impl fmt::Display for ConfigError {
 ///
 /// Every mistake found, at once: unreadable or malformed file, unknown keys, bad values.
 pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
-    let _ = sources;
-    Err(ConfigErrors(Vec::new()))
+    let tree = raw::Tree::merge(sources).map_err(ConfigErrors)?;
+    validate::compile(&tree, sources)
 }
 
 impl Config {
@@ -280,13 +312,6 @@ impl Config {
     /// is not the default says where it came from. Holds no secret.
     #[must_use]
     pub fn print(&self) -> String {
-        String::new()
+        self.effective.render()
     }
-}
-
-/// The keys that differ between `old` and `new` and that only a restart can apply.
-#[must_use]
-pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
-    let _ = (old, new);
-    Vec::new()
 }
