@@ -40,10 +40,7 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Option<Vec<(Issuer, IssuerSour
         if let Some((issuer, _)) = &issuer {
             for (earlier, _) in &issuers {
                 if earlier.name == issuer.name {
-                    t.error(
-                        "name",
-                        format!("{} stands twice", quote(issuer.name.as_str())),
-                    );
+                    t.error("name", format!("{} stands twice", quote(issuer.name.as_str())));
                 }
                 if earlier.iss == issuer.iss {
                     let name = &earlier.name;
@@ -105,10 +102,7 @@ fn read_issuer(t: &mut Section<'_, '_>) -> Option<(Issuer, IssuerSourceConfig)> 
 
 fn check_stale_max(t: &mut Section<'_, '_>, interval: Duration, stale_max: Duration) {
     if stale_max <= interval {
-        let (max, interval) = (
-            value::show_duration(stale_max),
-            value::show_duration(interval),
-        );
+        let (max, interval) = (value::show_duration(stale_max), value::show_duration(interval));
         t.error(
             "stale_max",
             format!(
@@ -147,10 +141,7 @@ fn read_source(t: &mut Section<'_, '_>, iss: Option<&str>) -> Option<Written> {
     if discovery == Some(true)
         && let Some(Err(message)) = iss.map(value::parse_provider_url)
     {
-        t.error(
-            "issuer",
-            format!("discovery starts at the issuer, but {message}"),
-        );
+        t.error("issuer", format!("discovery starts at the issuer, but {message}"));
     }
     let sources: Vec<Written> = [
         url?.map(Written::Url),
@@ -177,11 +168,7 @@ fn read_source(t: &mut Section<'_, '_>, iss: Option<&str>) -> Option<Written> {
 
 fn read_algorithms(t: &mut Section<'_, '_>, source: Option<&Written>) -> Option<Vec<JwtAlgorithm>> {
     let symmetric = source.map(|s| matches!(s, Written::SecretFile(_)));
-    let default = if symmetric == Some(true) {
-        "HS256"
-    } else {
-        "RS256"
-    };
+    let default = if symmetric == Some(true) { "HS256" } else { "RS256" };
     let choices = JwtAlgorithm::ALL.map(|a| (a.as_str(), a));
     let algorithms = t.list("algorithms", &[default], |text| {
         let algorithm = one_of(text, &choices)?;
@@ -197,10 +184,7 @@ fn read_algorithms(t: &mut Section<'_, '_>, source: Option<&Written>) -> Option<
         }
     })?;
     if algorithms.is_empty() {
-        t.error(
-            "algorithms",
-            format!("is empty; write e.g. [\"{default}\"]"),
-        );
+        t.error("algorithms", format!("is empty; write e.g. [\"{default}\"]"));
         return None;
     }
     Some(algorithms)
@@ -233,17 +217,13 @@ fn read_secret_file(path: &Path, algorithms: &[JwtAlgorithm]) -> Result<SecretTe
         return Err(format!("{shown} is not a file"));
     }
     if metadata.permissions().mode() & 0o007 != 0 {
-        return Err(format!(
-            "{shown} is open to every user of this machine; chmod o-rwx it"
-        ));
+        return Err(format!("{shown} is open to every user of this machine; chmod o-rwx it"));
     }
     if metadata.len() > SECRET_BYTES_MAX {
         return Err(format!("{shown} is larger than {SECRET_BYTES_MAX} bytes"));
     }
     let mut text = Zeroizing::new(String::with_capacity(4096));
-    file.take(SECRET_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
+    file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
     let secret = text.trim_ascii();
     // RFC 7518 §3.2: a key is at least as long as the hash.
     let bytes_min = algorithms.iter().map(|a| match a {
@@ -263,10 +243,7 @@ fn read_secret_file(path: &Path, algorithms: &[JwtAlgorithm]) -> Result<SecretTe
 
 fn parse_claim(text: &str) -> Result<Box<str>, String> {
     if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
-        return Err(format!(
-            "{} is not 1 to {TEXT_BYTES_MAX} bytes of text",
-            quote(text)
-        ));
+        return Err(format!("{} is not 1 to {TEXT_BYTES_MAX} bytes of text", quote(text)));
     }
     Ok(text.into())
 }

@@ -277,11 +277,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// A mistake of a source as a whole.
     fn of_source(source: &str, message: String) -> Self {
-        Self {
-            source: Some(source.to_owned()),
-            key: String::new(),
-            message,
-        }
+        Self { source: Some(source.to_owned()), key: String::new(), message }
     }
 }
 

@@ -93,10 +93,7 @@ fn read_route(
 
 fn read_target(t: &mut Section<'_, '_>, upstreams: Option<&Upstreams>) -> Option<Target> {
     if t.has("answer") && t.has("upstream") {
-        t.error(
-            "answer",
-            "stands beside `upstream`; a route has one or the other".into(),
-        );
+        t.error("answer", "stands beside `upstream`; a route has one or the other".into());
     }
     if t.has("answer") {
         return t
@@ -156,10 +153,7 @@ fn read_scope_rules(t: &mut Section<'_, '_>, scopes: Option<&Scopes>) -> Option<
         {
             let meant = suggest(scope, known.iter().map(|s| &**s));
             let hint = meant.map_or(String::new(), |m| format!("; did you mean `{m}`?"));
-            t.error(
-                "scope",
-                format!("{} is not in widget.scopes{hint}", quote(scope)),
-            );
+            t.error("scope", format!("{} is not in widget.scopes{hint}", quote(scope)));
         }
         t.finish();
         let (Some(paths), Some(methods), Some(scope)) = (paths, methods, scope) else {
@@ -178,10 +172,7 @@ fn read_scope_rules(t: &mut Section<'_, '_>, scopes: Option<&Scopes>) -> Option<
 fn read_limits(root: &mut Section<'_, '_>) -> Option<Vec<LimitPolicy>> {
     let items = root.items("limits");
     if items.len() > POLICIES_MAX {
-        root.error(
-            "limits",
-            format!("holds {} policies; at most {POLICIES_MAX}", items.len()),
-        );
+        root.error("limits", format!("holds {} policies; at most {POLICIES_MAX}", items.len()));
         return None;
     }
     let mut limits = Vec::with_capacity(items.len());
@@ -200,10 +191,8 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Option<LimitPolicy>
     let paths = read_paths(t);
     let methods = read_methods(t);
     let mechanisms = t.list_optional("mechanisms", "all mechanisms", parse_mechanism);
-    let key_by = t.text_required(
-        "key",
-        "write \"shop\", \"key\", \"subject\" or \"address\"",
-        |s| {
+    let key_by =
+        t.text_required("key", "write \"shop\", \"key\", \"subject\" or \"address\"", |s| {
             let keys = [
                 ("shop", KeyBy::Shop),
                 ("key", KeyBy::Key),
@@ -211,8 +200,7 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Option<LimitPolicy>
                 ("address", KeyBy::Address),
             ];
             one_of(s, &keys)
-        },
-    );
+        });
     let limit = t.integer_required("limit", UNITS).and_then(units);
     let window = t.duration_required("window", WINDOW);
     let algorithm = t.text("algorithm", "token-bucket", |text| {
@@ -269,10 +257,7 @@ fn require_anonymous_limits(
 ) {
     let anonymous = |l: &&LimitPolicy| l.mechanisms.contains(Mechanism::Anonymous);
     // A policy that only reports still takes a request from the fallback.
-    let displaced = limits
-        .iter()
-        .filter(anonymous)
-        .any(|l| l.shadow && !l.fallback);
+    let displaced = limits.iter().filter(anonymous).any(|l| l.shadow && !l.fallback);
     for (i, (place, route)) in routes.iter().enumerate() {
         if !route.mechanisms.contains(Mechanism::Anonymous) {
             continue;
@@ -331,15 +316,11 @@ fn read_paths(t: &mut Section<'_, '_>) -> Option<Vec<PathPattern>> {
 }
 
 fn read_methods(t: &mut Section<'_, '_>) -> Option<MethodSet> {
-    let names = t.list_optional("methods", "all methods", |text| {
-        match MethodSet::parse([text]) {
+    let names =
+        t.list_optional("methods", "all methods", |text| match MethodSet::parse([text]) {
             Ok(_) => Ok(text.to_owned()),
-            Err(_) => Err(format!(
-                "{} is not a method; write e.g. \"GET\", \"POST\"",
-                quote(text)
-            )),
-        }
-    })?;
+            Err(_) => Err(format!("{} is not a method; write e.g. \"GET\", \"POST\"", quote(text))),
+        })?;
     match names {
         None => Some(MethodSet::all()),
         Some(names) => MethodSet::parse(names.iter().map(String::as_str)).ok(),

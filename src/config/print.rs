@@ -57,7 +57,5 @@ impl Effective {
 
 /// A file's name may hold a line break; a comment may not.
 fn one_line(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

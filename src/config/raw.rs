@@ -73,10 +73,7 @@ impl Tree {
         }
         let figment = layers.into_iter().fold(Figment::new(), Figment::merge);
         match figment.find_value("").map(Value::into_dict) {
-            Ok(root) => Ok(Self {
-                figment,
-                root: root.unwrap_or_default(),
-            }),
+            Ok(root) => Ok(Self { figment, root: root.unwrap_or_default() }),
             Err(error) => Err(vec![ConfigError::of_source("", error.to_string())]),
         }
     }
@@ -84,10 +81,9 @@ impl Tree {
     /// Where `value`, a part of this tree, stands.
     pub(super) fn place(&self, value: &Value) -> Place {
         match self.figment.get_metadata(value.tag()) {
-            Some(meta) if !meta.name.is_empty() => Place {
-                name: Some(meta.name.to_string()),
-                textual: meta.source.is_some(),
-            },
+            Some(meta) if !meta.name.is_empty() => {
+                Place { name: Some(meta.name.to_string()), textual: meta.source.is_some() }
+            }
             Some(_) | None => Place::default(),
         }
     }
@@ -118,11 +114,7 @@ impl Layer {
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
         let metadata = Metadata::named(self.name.clone());
-        if self.textual {
-            metadata.source(TEXTUAL)
-        } else {
-            metadata
-        }
+        if self.textual { metadata.source(TEXTUAL) } else { metadata }
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
@@ -170,9 +162,7 @@ fn read_path(path: &Path) -> Result<Option<Layer>, ConfigError> {
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|e| fail(format!("cannot be read: {e}; name another with --config")))?;
     if u64::try_from(bytes.len()).map_or(true, |n| n > FILE_BYTES_MAX) {
-        return Err(fail(
-            "is larger than 1 MiB; this is not a configuration".into(),
-        ));
+        return Err(fail("is larger than 1 MiB; this is not a configuration".into()));
     }
     let text = String::from_utf8(bytes).map_err(|_| fail("is not UTF-8 text".into()))?;
     parse(&name, &text).map(Some)
@@ -182,11 +172,7 @@ fn parse(name: &str, text: &str) -> Result<Layer, ConfigError> {
     // Editors of Windows put a byte order mark in front; TOML has none.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match Toml::from_str::<Dict>(text) {
-        Ok(data) => Ok(Layer {
-            name: name.to_owned(),
-            textual: false,
-            data,
-        }),
+        Ok(data) => Ok(Layer { name: name.to_owned(), textual: false, data }),
         Err(error) => {
             let start = error.span().map_or(0, |span| span.start);
             let (line, column) = line_and_column(text, start);
@@ -239,9 +225,7 @@ fn is_service_link(rest: &str, value: &str) -> bool {
     let holds = |part: &str| rest.starts_with(part) || rest.contains(&format!("_{part}"));
     let numbered_port = || {
         let mut words = rest.split('_').skip_while(|w| *w != "PORT").skip(1);
-        words
-            .next()
-            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        words.next().is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
             && matches!(words.next(), Some("TCP" | "UDP" | "SCTP"))
     };
     let link = ["tcp://", "udp://", "sctp://"];

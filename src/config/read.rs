@@ -27,11 +27,7 @@ pub(super) struct Report {
 impl Report {
     /// Notes a mistake.
     pub(super) fn error(&mut self, place: &Place, key: &str, message: String) {
-        self.errors.push(ConfigError {
-            source: place.name.clone(),
-            key: key.to_owned(),
-            message,
-        });
+        self.errors.push(ConfigError { source: place.name.clone(), key: key.to_owned(), message });
     }
 }
 
@@ -122,10 +118,7 @@ impl<'r, 't> Section<'r, 't> {
             }
             None => {
                 let shown = value::show(value);
-                self.error(
-                    key,
-                    format!("{shown} is not a list of tables; write [[{key}]]"),
-                );
+                self.error(key, format!("{shown} is not a list of tables; write [[{key}]]"));
                 &[]
             }
         }
@@ -180,8 +173,7 @@ impl<'r, 't> Section<'r, 't> {
 
     /// Whether `key` is written (or has a default in a table of defaults).
     pub(super) fn has(&self, key: &str) -> bool {
-        self.entries
-            .is_some_and(|entries| entries.contains_key(key))
+        self.entries.is_some_and(|entries| entries.contains_key(key))
     }
 
     /// Whether the table itself is one of the defaults.
@@ -196,11 +188,7 @@ impl<'r, 't> Section<'r, 't> {
 
     /// The full name of `key`.
     pub(super) fn key_path(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Notes a mistake in `key` (a member: `paths[1]`), where the key stands, or where it should.
@@ -257,12 +245,7 @@ impl<'r, 't> Section<'r, 't> {
                 format!("{shown} is not a size; write e.g. \"16KiB\", \"64MiB\", or bytes")
             })?;
             let (low, high) = (value::show_bytes(min), value::show_bytes(max));
-            in_range(
-                bytes,
-                (min, max),
-                || format!("\"{low}\" to \"{high}\""),
-                &shown,
-            )
+            in_range(bytes, (min, max), || format!("\"{low}\" to \"{high}\""), &shown)
         })?
     }
 
@@ -297,8 +280,7 @@ impl<'r, 't> Section<'r, 't> {
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> Option<bool> {
         self.read(key, Kind::Boolean, Missing::Default(default.into()), |v| {
-            v.to_bool()
-                .ok_or_else(|| format!("{} is neither true nor false", value::show(v)))
+            v.to_bool().ok_or_else(|| format!("{} is neither true nor false", value::show(v)))
         })?
     }
 
@@ -320,9 +302,7 @@ impl<'r, 't> Section<'r, 't> {
         hint: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        self.read(key, Kind::Text, Missing::Mistake(hint), |v| {
-            read_text(v, parse)
-        })?
+        self.read(key, Kind::Text, Missing::Mistake(hint), |v| read_text(v, parse))?
     }
 
     /// A text that may be left out, which means `note`.
@@ -332,9 +312,7 @@ impl<'r, 't> Section<'r, 't> {
         note: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<Option<T>> {
-        self.read(key, Kind::Text, Missing::Nothing(note), |v| {
-            read_text(v, parse)
-        })
+        self.read(key, Kind::Text, Missing::Nothing(note), |v| read_text(v, parse))
     }
 
     /// A list of texts that `parse` understands; `default` as it would be written.
@@ -367,9 +345,9 @@ impl<'r, 't> Section<'r, 't> {
     ) -> Option<Option<Vec<T>>> {
         match self.read_list(key, Missing::Nothing(note), parse)? {
             None => Some(None),
-            Some(list) => self
-                .refuse_empty(key, list, &format!("leave it out for {note}"))
-                .map(Some),
+            Some(list) => {
+                self.refuse_empty(key, list, &format!("leave it out for {note}")).map(Some)
+            }
         }
     }
 
@@ -423,10 +401,9 @@ impl<'r, 't> Section<'r, 't> {
             let items = v.as_array().unwrap_or_default().iter();
             match items.map(Value::as_str).collect::<Option<Vec<_>>>() {
                 Some(items) if !items.is_empty() => parse(Err(items)),
-                Some(_) | None => Err(format!(
-                    "{} is neither a text nor a list of texts",
-                    value::show(v)
-                )),
+                Some(_) | None => {
+                    Err(format!("{} is neither a text nor a list of texts", value::show(v)))
+                }
             }
         })
     }

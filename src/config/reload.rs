@@ -11,22 +11,10 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
         ("server.listen", os.listen != ns.listen),
         ("server.workers", os.workers != ns.workers),
-        (
-            "server.connections_max",
-            os.connections_max != ns.connections_max,
-        ),
-        (
-            "server.header_bytes_max",
-            os.header_bytes_max != ns.header_bytes_max,
-        ),
-        (
-            "server.header_count_max",
-            os.header_count_max != ns.header_count_max,
-        ),
-        (
-            "server.body_bytes_max",
-            os.body_bytes_max != ns.body_bytes_max,
-        ),
+        ("server.connections_max", os.connections_max != ns.connections_max),
+        ("server.header_bytes_max", os.header_bytes_max != ns.header_bytes_max),
+        ("server.header_count_max", os.header_count_max != ns.header_count_max),
+        ("server.body_bytes_max", os.body_bytes_max != ns.body_bytes_max),
         ("server.head_timeout", os.head_timeout != ns.head_timeout),
         ("server.idle_timeout", os.idle_timeout != ns.idle_timeout),
         ("server.body_timeout", os.body_timeout != ns.body_timeout),
@@ -34,15 +22,9 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.socket", old.admin.socket != new.admin.socket),
         ("store.path", old.store.path != new.store.path),
-        (
-            "store.master_key_file",
-            old.store.master_key_file != new.store.master_key_file,
-        ),
+        ("store.master_key_file", old.store.master_key_file != new.store.master_key_file),
         ("limiter.cells", old.limiter_cells != new.limiter_cells),
-        (
-            "jwt_cache.entries",
-            old.jwt_cache_entries != new.jwt_cache_entries,
-        ),
+        ("jwt_cache.entries", old.jwt_cache_entries != new.jwt_cache_entries),
         ("log.format", old.log.format != new.log.format),
     ];
     let changed = changed.into_iter().filter(|(_, differs)| *differs);

@@ -40,10 +40,9 @@ pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigEr
     root.finish();
     let Report { errors, lines } = report;
     match config {
-        Some(config) if errors.is_empty() => Ok(Config {
-            effective: Effective::new(lines),
-            ..config
-        }),
+        Some(config) if errors.is_empty() => {
+            Ok(Config { effective: Effective::new(lines), ..config })
+        }
         Some(_) | None if !errors.is_empty() => Err(ConfigErrors(errors)),
         Some(_) | None => Err(ConfigErrors(vec![ConfigError::of_source(
             "latchkey",
@@ -63,15 +62,9 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Option<Config> 
     let scopes = widget.as_ref().map(|(policy, _)| &*policy.scopes);
     let (routes, limits) = policies::read(root, upstreams.as_ref(), scopes);
     let issuers = issuers::read(root);
-    let limiter_cells = read_one(root, "limiter", |t| {
-        t.integer("cells", 65_536, (64, 1 << 24))
-    });
-    let x_ratelimit = read_one(root, "rate_limit_headers", |t| {
-        t.boolean("x_ratelimit", true)
-    });
-    let jwt_cache = read_one(root, "jwt_cache", |t| {
-        t.integer("entries", 65_536, (1, 1 << 24))
-    });
+    let limiter_cells = read_one(root, "limiter", |t| t.integer("cells", 65_536, (64, 1 << 24)));
+    let x_ratelimit = read_one(root, "rate_limit_headers", |t| t.boolean("x_ratelimit", true));
+    let jwt_cache = read_one(root, "jwt_cache", |t| t.integer("entries", 65_536, (1, 1 << 24)));
     let log = read_log(root);
 
     let (store, admin) = (store?, admin?);
@@ -187,21 +180,13 @@ fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Option<StoreConf
     t.finish();
     let (path, key_file) = (path?, key_file?);
     let master_key_creatable = key_file.is_some() || credential.is_none();
-    let master_key_file = key_file
-        .or(credential)
-        .unwrap_or_else(|| beside(&path, "master.key"));
-    Some(StoreConfig {
-        path,
-        master_key_file,
-        master_key_creatable,
-    })
+    let master_key_file = key_file.or(credential).unwrap_or_else(|| beside(&path, "master.key"));
+    Some(StoreConfig { path, master_key_file, master_key_creatable })
 }
 
 /// The master key as systemd hands it over (`LoadCredential=master.key:…`), if it does.
 fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
-    let directory = sources
-        .environment
-        .get(OsStr::new("CREDENTIALS_DIRECTORY"))?;
+    let directory = sources.environment.get(OsStr::new("CREDENTIALS_DIRECTORY"))?;
     let file = Path::new(directory).join("master.key");
     file.is_file().then_some(file)
 }
@@ -247,14 +232,10 @@ fn read_upstreams(root: &mut Section<'_, '_>) -> Option<BTreeMap<Name, UpstreamC
 fn read_origin(root: &mut Section<'_, '_>) -> Option<Rules> {
     let mut t = root.table("origin");
     let www_alias = t.boolean("www_alias", true);
-    let ignore_scheme = t.text("scheme", "strict", |text| {
-        one_of(text, &[("strict", false), ("ignore", true)])
-    });
+    let ignore_scheme =
+        t.text("scheme", "strict", |text| one_of(text, &[("strict", false), ("ignore", true)]));
     t.finish();
-    Some(Rules {
-        www_alias: www_alias?,
-        ignore_scheme: ignore_scheme?,
-    })
+    Some(Rules { www_alias: www_alias?, ignore_scheme: ignore_scheme? })
 }
 
 fn read_widget(root: &mut Section<'_, '_>) -> Option<(WidgetPolicy, Duration)> {
@@ -273,11 +254,7 @@ fn read_widget(root: &mut Section<'_, '_>) -> Option<(WidgetPolicy, Duration)> {
     let default = ["search", "suggestions", "compare", "analytics"];
     let scopes = t.list("scopes", &default, value::parse_scope);
     if let Some(scopes) = &scopes {
-        let bytes = scopes
-            .iter()
-            .map(|s| s.len() + 1)
-            .sum::<usize>()
-            .saturating_sub(1);
+        let bytes = scopes.iter().map(|s| s.len() + 1).sum::<usize>().saturating_sub(1);
         if bytes > SCOPES_BYTES_MAX {
             t.error(
                 "scopes",
@@ -286,10 +263,7 @@ fn read_widget(root: &mut Section<'_, '_>) -> Option<(WidgetPolicy, Duration)> {
         }
         for (i, scope) in scopes.iter().enumerate() {
             if scopes.iter().take(i).any(|earlier| earlier == scope) {
-                t.error(
-                    &format!("scopes[{i}]"),
-                    format!("{} stands twice", quote(scope)),
-                );
+                t.error(&format!("scopes[{i}]"), format!("{} stands twice", quote(scope)));
             }
         }
     }
@@ -318,16 +292,10 @@ fn read_log(root: &mut Section<'_, '_>) -> Option<LogConfig> {
     let mut t = root.table("log");
     let level = t.text("level", "info", value::parse_log_level);
     let format = t.text("format", "text", |text| {
-        one_of(
-            text,
-            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-        )
+        one_of(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
     });
     t.finish();
-    Some(LogConfig {
-        level: level?,
-        format: format?,
-    })
+    Some(LogConfig { level: level?, format: format? })
 }
 
 /// The value that `text` names among `choices`.

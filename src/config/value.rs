@@ -106,12 +106,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 /// `duration` in the largest unit that is exact.
 pub(super) fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
-    let units = [
-        (86_400_000, "d"),
-        (3_600_000, "h"),
-        (60_000, "m"),
-        (1000, "s"),
-    ];
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
     match units.iter().find(|(unit, _)| ms > 0 && ms % unit == 0) {
         Some((unit, name)) => format!("{}{name}", ms / unit),
         None if ms == 0 => "0s".into(),
@@ -135,19 +130,14 @@ pub(super) fn parse_bytes(text: &str) -> Option<u64> {
 /// `bytes` in the largest unit that is exact.
 pub(super) fn show_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units
-        .iter()
-        .find(|(unit, _)| bytes > 0 && bytes % unit == 0)
-    {
+    match units.iter().find(|(unit, _)| bytes > 0 && bytes % unit == 0) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at_checked(end)?;
     Some((digits.parse().ok()?, unit))
 }
@@ -178,19 +168,14 @@ pub(super) fn parse_upstream(text: &str) -> Result<Authority, String> {
     }
     if text.contains('@') {
         // Not repeated: what stands before an @ may be a password.
-        return Err(format!(
-            "a URL with user information is not accepted; {EXAMPLE}"
-        ));
+        return Err(format!("a URL with user information is not accepted; {EXAMPLE}"));
     }
     let not_url = || format!("{} is not an http URL; {EXAMPLE}", quote(text));
     let rest = text.get(7..).filter(|_| lower.starts_with("http://"));
     let rest = rest.ok_or_else(not_url)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#']) {
-        return Err(format!(
-            "{} has a path; requests keep their own, so {EXAMPLE}",
-            quote(text)
-        ));
+        return Err(format!("{} has a path; requests keep their own, so {EXAMPLE}", quote(text)));
     }
     let authority: Authority = rest.parse().map_err(|_| not_url())?;
     if authority.host().is_empty() || !is_port_sound(&authority) {
@@ -203,9 +188,7 @@ pub(super) fn parse_upstream(text: &str) -> Result<Authority, String> {
 pub(super) fn parse_provider_url(text: &str) -> Result<String, String> {
     const EXAMPLE: &str = "write e.g. \"https://id.example/jwks.json\"";
     if text.contains('@') {
-        return Err(format!(
-            "a URL with user information is not accepted; {EXAMPLE}"
-        ));
+        return Err(format!("a URL with user information is not accepted; {EXAMPLE}"));
     }
     let not_url = || format!("{} is not an https URL; {EXAMPLE}", quote(text));
     let uri: Uri = text.parse().map_err(|_| not_url())?;
@@ -237,18 +220,14 @@ fn is_port_sound(authority: &Authority) -> bool {
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
-        || bare
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The level of a log: `info`, or `info,latchkey::server=debug`.
 pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let target = |t: &str| {
-        !t.is_empty()
-            && t.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b))
+        !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b))
     };
     let sound = |directive: &str| match directive.trim().split_once('=') {
         Some((module, level)) => target(module) && LEVELS.contains(&level),
