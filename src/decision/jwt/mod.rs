@@ -402,3 +402,6 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
         .for_each(|(to, from)| *to = *from);
     sha256
 }
+
+#[cfg(test)]
+mod tests;
