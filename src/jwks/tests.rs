@@ -196,6 +196,10 @@ impl World {
     }
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "it is compared with whole outcomes"
+)]
 fn fetched(keys: usize, skipped: usize) -> Outcome {
     Ok(Refreshed::Fetched { keys, skipped })
 }
