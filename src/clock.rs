@@ -147,30 +147,17 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose monotonic half starts now.
     #[must_use]
-    #[expect(
-        clippy::new_without_default,
-        reason = "reading the clock is not a default"
-    )]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the file that reads time"
-    )]
+    #[expect(clippy::new_without_default, reason = "reading the clock is not a default")]
+    #[expect(clippy::disallowed_methods, reason = "this is the file that reads time")]
     pub fn new() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self { started: Instant::now() }
     }
 }
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the file that reads time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the file that reads time")]
     fn now(&self) -> Now {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mono = self.started.elapsed();
         Now {
             unix: Timestamp(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)),
@@ -190,10 +177,7 @@ impl ManualClock {
     /// A clock that stands at `unix`.
     #[must_use]
     pub fn at(unix: Timestamp) -> Self {
-        Self {
-            unix_ms: AtomicU64::new(unix.0),
-            mono_us: AtomicU64::new(0),
-        }
+        Self { unix_ms: AtomicU64::new(unix.0), mono_us: AtomicU64::new(0) }
     }
 
     /// Moves both halves forward.
@@ -235,13 +219,7 @@ mod tests {
     #[test]
     fn arithmetic_saturates() {
         assert_eq!(Timestamp::MAX + Duration::from_secs(1), Timestamp::MAX);
-        assert_eq!(
-            Timestamp::default() - Duration::from_secs(1),
-            Timestamp::default()
-        );
-        assert_eq!(
-            Timestamp::from_unix_s(1).since(Timestamp::from_unix_s(5)),
-            Duration::ZERO
-        );
+        assert_eq!(Timestamp::default() - Duration::from_secs(1), Timestamp::default());
+        assert_eq!(Timestamp::from_unix_s(1).since(Timestamp::from_unix_s(5)), Duration::ZERO);
     }
 }

@@ -175,20 +175,14 @@ fn new_verifier(algorithm: Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVe
     if key.family() != algorithm.family() {
         return Err(ErrorKind::InvalidKeyFormat.into());
     }
-    Ok(Box::new(RingVerifier {
-        algorithm,
-        key: key.clone(),
-    }))
+    Ok(Box::new(RingVerifier { algorithm, key: key.clone() }))
 }
 
 fn new_signer(algorithm: Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
     if key.family() != algorithm.family() {
         return Err(ErrorKind::InvalidKeyFormat.into());
     }
-    Ok(Box::new(RingSigner {
-        algorithm,
-        key: SigningKey::new(algorithm, key.as_bytes())?,
-    }))
+    Ok(Box::new(RingSigner { algorithm, key: SigningKey::new(algorithm, key.as_bytes())? }))
 }
 
 struct RingVerifier {
@@ -323,21 +317,9 @@ static RSA: [RsaRow; 6] = [
         &ring_signature::RSA_PKCS1_2048_8192_SHA512,
         &ring_signature::RSA_PKCS1_SHA512,
     ),
-    (
-        Algorithm::PS256,
-        &ring_signature::RSA_PSS_2048_8192_SHA256,
-        &ring_signature::RSA_PSS_SHA256,
-    ),
-    (
-        Algorithm::PS384,
-        &ring_signature::RSA_PSS_2048_8192_SHA384,
-        &ring_signature::RSA_PSS_SHA384,
-    ),
-    (
-        Algorithm::PS512,
-        &ring_signature::RSA_PSS_2048_8192_SHA512,
-        &ring_signature::RSA_PSS_SHA512,
-    ),
+    (Algorithm::PS256, &ring_signature::RSA_PSS_2048_8192_SHA256, &ring_signature::RSA_PSS_SHA256),
+    (Algorithm::PS384, &ring_signature::RSA_PSS_2048_8192_SHA384, &ring_signature::RSA_PSS_SHA384),
+    (Algorithm::PS512, &ring_signature::RSA_PSS_2048_8192_SHA512, &ring_signature::RSA_PSS_SHA512),
 ];
 
 fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
@@ -350,15 +332,9 @@ fn rsa_encoding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {
 
 fn ecdsa_signing(algorithm: Algorithm) -> Option<(&'static EcdsaSigningAlgorithm, EllipticCurve)> {
     if algorithm == Algorithm::ES256 {
-        Some((
-            &ring_signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-            EllipticCurve::P256,
-        ))
+        Some((&ring_signature::ECDSA_P256_SHA256_FIXED_SIGNING, EllipticCurve::P256))
     } else if algorithm == Algorithm::ES384 {
-        Some((
-            &ring_signature::ECDSA_P384_SHA384_FIXED_SIGNING,
-            EllipticCurve::P384,
-        ))
+        Some((&ring_signature::ECDSA_P384_SHA384_FIXED_SIGNING, EllipticCurve::P384))
     } else {
         None
     }
@@ -397,11 +373,7 @@ fn ec_components(
     let (signing, curve) = ecdsa_signing(algorithm).ok_or(ErrorKind::InvalidEcdsaKey)?;
     let key = ecdsa_key_pair(signing, private_key)?;
     // ring gives the uncompressed point: 0x04, then x and y of equal length (SEC 1 §2.3.3).
-    let (_, point) = key
-        .public_key()
-        .as_ref()
-        .split_first()
-        .ok_or(ErrorKind::InvalidEcdsaKey)?;
+    let (_, point) = key.public_key().as_ref().split_first().ok_or(ErrorKind::InvalidEcdsaKey)?;
     let (x, y) = point.split_at(point.len() / 2);
     Ok((curve, x.to_vec(), y.to_vec()))
 }

@@ -31,10 +31,7 @@ pub struct SystemEntropy(ring::rand::SystemRandom);
 impl SystemEntropy {
     /// The system's generator.
     #[must_use]
-    #[expect(
-        clippy::new_without_default,
-        reason = "a source of entropy is not a default"
-    )]
+    #[expect(clippy::new_without_default, reason = "a source of entropy is not a default")]
     pub fn new() -> Self {
         Self(ring::rand::SystemRandom::new())
     }
@@ -124,10 +121,7 @@ impl Digest {
     #[must_use]
     pub fn prefix(&self) -> u64 {
         let mut first = [0; 8];
-        first
-            .iter_mut()
-            .zip(self.0)
-            .for_each(|(to, from)| *to = from);
+        first.iter_mut().zip(self.0).for_each(|(to, from)| *to = from);
         u64::from_be_bytes(first)
     }
 }
@@ -139,6 +133,13 @@ impl PartialEq for Digest {
 }
 
 impl Eq for Digest {}
+
+/// By the prefix alone: a table compares whole digests, in constant time, by `==`.
+impl std::hash::Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.prefix().hash(state);
+    }
+}
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -169,10 +170,7 @@ impl Pepper {
     pub fn digest_of_sha256(&self, sha256: &[u8]) -> Digest {
         let tag = hmac::sign(&self.0, sha256);
         let mut bytes = [0; 32];
-        bytes
-            .iter_mut()
-            .zip(tag.as_ref())
-            .for_each(|(to, from)| *to = *from);
+        bytes.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
         Digest(bytes)
     }
 }
@@ -246,10 +244,7 @@ impl MasterKey {
         let mut key = Zeroizing::new([0; 32]);
         let info = [purpose.info()];
         // Both calls fail only for outputs over 255 blocks; this one is a single block.
-        if let Ok(okm) = salt
-            .extract(self.0.expose())
-            .expand(&info, hkdf::HKDF_SHA256)
-        {
+        if let Ok(okm) = salt.extract(self.0.expose()).expand(&info, hkdf::HKDF_SHA256) {
             let filled = okm.fill(key.as_mut());
             debug_assert!(filled.is_ok());
         }
@@ -300,9 +295,7 @@ impl Sealer {
 
     /// Opens what [`Sealer::seal`] made with the same `context`.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
-        let (nonce, body) = sealed
-            .split_at_checked(aead::NONCE_LEN)
-            .ok_or(UnsealError)?;
+        let (nonce, body) = sealed.split_at_checked(aead::NONCE_LEN).ok_or(UnsealError)?;
         let nonce = aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| UnsealError)?;
         let key = self.key().ok_or(UnsealError)?;
         let mut buffer = Zeroizing::new(body.to_vec());
@@ -337,10 +330,7 @@ mod tests {
             master(7).pepper(),
             master(7).pepper().digest(b"x"),
         );
-        assert!(
-            !shown.contains("hidden") && !shown.contains("7, 7"),
-            "{shown}"
-        );
+        assert!(!shown.contains("hidden") && !shown.contains("7, 7"), "{shown}");
     }
 
     #[test]
@@ -356,16 +346,9 @@ mod tests {
 
     #[test]
     fn purposes_and_masters_derive_apart() {
-        let purposes = [
-            Purpose::Pepper,
-            Purpose::Sealing,
-            Purpose::Check,
-            Purpose::Session,
-        ];
-        let keys: Vec<[u8; 32]> = [1, 2]
-            .iter()
-            .flat_map(|m| purposes.map(|p| *master(*m).derive(p).expose()))
-            .collect();
+        let purposes = [Purpose::Pepper, Purpose::Sealing, Purpose::Check, Purpose::Session];
+        let keys: Vec<[u8; 32]> =
+            [1, 2].iter().flat_map(|m| purposes.map(|p| *master(*m).derive(p).expose())).collect();
         for (i, a) in keys.iter().enumerate() {
             assert!(keys.iter().skip(i + 1).all(|b| a != b));
             assert_ne!(*a, [0; 32]);
@@ -375,10 +358,7 @@ mod tests {
     #[test]
     fn sealed_values_open_only_in_their_place() {
         let entropy = SystemEntropy::new();
-        let sealed = master(1)
-            .sealer()
-            .seal(&entropy, b"signing_keys/1", b"plain")
-            .unwrap();
+        let sealed = master(1).sealer().seal(&entropy, b"signing_keys/1", b"plain").unwrap();
         assert!(!sealed.windows(5).any(|w| w == b"plain"));
         let open = |m: u8, context: &[u8], bytes: &[u8]| {
             master(m).sealer().open(context, bytes).map(|p| p.to_vec())

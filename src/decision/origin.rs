@@ -71,11 +71,7 @@ impl Origin {
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         let (host, port) = split_port(authority, scheme)?;
         let host = canonical_host(host)?;
-        Ok(Self {
-            scheme,
-            host: host.into(),
-            port,
-        })
+        Ok(Self { scheme, host: host.into(), port })
     }
 
     /// The scheme.
@@ -91,11 +87,7 @@ impl Origin {
     }
 
     fn as_ref(&self) -> OriginRef<'_> {
-        OriginRef {
-            scheme: self.scheme,
-            host: &self.host,
-            port: self.port,
-        }
+        OriginRef { scheme: self.scheme, host: &self.host, port: self.port }
     }
 }
 
@@ -103,11 +95,7 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.as_str(), self.host)?;
-        if self.port == self.scheme.default_port() {
-            Ok(())
-        } else {
-            write!(f, ":{}", self.port)
-        }
+        if self.port == self.scheme.default_port() { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
@@ -149,12 +137,7 @@ impl OriginPattern {
             // `*.com` would hand the widget to a whole registry.
             return Err(OriginError::Host);
         }
-        Ok(Self {
-            scheme,
-            host: host.into(),
-            port,
-            subdomains,
-        })
+        Ok(Self { scheme, host: host.into(), port, subdomains })
     }
 
     fn matches(&self, presented: OriginRef<'_>, rules: Rules) -> bool {
@@ -210,10 +193,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self {
-            www_alias: true,
-            ignore_scheme: false,
-        }
+        Self { www_alias: true, ignore_scheme: false }
     }
 }
 
@@ -341,9 +321,7 @@ fn split_port_optional(authority: &str) -> Result<(&str, Option<u16>), OriginErr
         Some(v6) => v6.find(']').ok_or(OriginError::Host)? + 2,
         None => authority.find(':').unwrap_or(authority.len()),
     };
-    let (host, rest) = authority
-        .split_at_checked(host_end)
-        .ok_or(OriginError::Host)?;
+    let (host, rest) = authority.split_at_checked(host_end).ok_or(OriginError::Host)?;
     if rest.is_empty() {
         return Ok((host, None));
     }
@@ -372,25 +350,18 @@ fn canonical_host(host: &str) -> Result<String, OriginError> {
 fn check_ascii_host(host: &str) -> Result<(), OriginError> {
     if let Some(v6) = host.strip_prefix('[') {
         let v6 = v6.strip_suffix(']').ok_or(OriginError::Host)?;
-        return v6
-            .parse::<Ipv6Addr>()
-            .map(|_| ())
-            .map_err(|_| OriginError::Host);
+        return v6.parse::<Ipv6Addr>().map(|_| ()).map_err(|_| OriginError::Host);
     }
     let label = |l: &str| {
         !l.is_empty()
             && l.len() <= 63
-            && l.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
     // A last label of digits only makes it an IPv4 address, which must then parse as one.
-    let numeric_tail = |h: &str| {
-        h.rsplit('.')
-            .next()
-            .is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()))
-    };
+    let numeric_tail =
+        |h: &str| h.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
     let name = !host.is_empty() && host.len() <= 253 && host.split('.').all(label);
     if name && (!numeric_tail(host) || host.parse::<Ipv4Addr>().is_ok()) {
         Ok(())
@@ -411,159 +382,44 @@ mod tests {
     #[test]
     fn same_site_table() {
         let rules = Rules::default();
-        let strict = Rules {
-            www_alias: false,
-            ..rules
-        };
-        let loose = Rules {
-            ignore_scheme: true,
-            ..rules
-        };
+        let strict = Rules { www_alias: false, ..rules };
+        let loose = Rules { ignore_scheme: true, ..rules };
         for (presented, shop, rules, expected) in [
             ("https://shop.example", "https://shop.example", rules, true),
             ("https://SHOP.example", "https://shop.example/", rules, true),
-            (
-                "https://shop.example:443",
-                "https://shop.example",
-                rules,
-                true,
-            ),
-            (
-                "https://shop.example:8443",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://www.shop.example",
-                "https://shop.example",
-                rules,
-                true,
-            ),
-            (
-                "https://shop.example",
-                "https://www.shop.example",
-                rules,
-                true,
-            ),
-            (
-                "https://www.shop.example",
-                "https://shop.example",
-                strict,
-                false,
-            ),
-            (
-                "https://www.www.shop.example",
-                "https://shop.example",
-                rules,
-                false,
-            ),
+            ("https://shop.example:443", "https://shop.example", rules, true),
+            ("https://shop.example:8443", "https://shop.example", rules, false),
+            ("https://www.shop.example", "https://shop.example", rules, true),
+            ("https://shop.example", "https://www.shop.example", rules, true),
+            ("https://www.shop.example", "https://shop.example", strict, false),
+            ("https://www.www.shop.example", "https://shop.example", rules, false),
             ("https://shop.example", "http://shop.example", rules, true),
             ("http://shop.example", "https://shop.example", rules, false),
             ("http://shop.example", "https://shop.example", loose, true),
-            (
-                "https://shop.example:80",
-                "http://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://shop.example:8080",
-                "http://shop.example:8080",
-                rules,
-                true,
-            ),
-            (
-                "https://shop.example.evil.com",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://evilshop.example",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://shop.example.",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://user@shop.example",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://shop.example/",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://shop.example?x",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://shop.example#x",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://shop.example\\@evil",
-                "https://shop.example",
-                rules,
-                false,
-            ),
+            ("https://shop.example:80", "http://shop.example", rules, false),
+            ("https://shop.example:8080", "http://shop.example:8080", rules, true),
+            ("https://shop.example.evil.com", "https://shop.example", rules, false),
+            ("https://evilshop.example", "https://shop.example", rules, false),
+            ("https://shop.example.", "https://shop.example", rules, false),
+            ("https://user@shop.example", "https://shop.example", rules, false),
+            ("https://shop.example/", "https://shop.example", rules, false),
+            ("https://shop.example?x", "https://shop.example", rules, false),
+            ("https://shop.example#x", "https://shop.example", rules, false),
+            ("https://shop.example\\@evil", "https://shop.example", rules, false),
             ("null", "https://shop.example", rules, false),
             ("", "https://shop.example", rules, false),
             ("https://", "https://shop.example", rules, false),
             ("ftp://shop.example", "https://shop.example", rules, false),
-            (
-                "https://shop.example:0",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://shop.example:",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://shop.example:99999",
-                "https://shop.example",
-                rules,
-                false,
-            ),
-            (
-                "https://xn--bcher-kva.example",
-                "https://bücher.example",
-                rules,
-                true,
-            ),
-            (
-                "https://bücher.example",
-                "https://bücher.example",
-                rules,
-                false,
-            ),
+            ("https://shop.example:0", "https://shop.example", rules, false),
+            ("https://shop.example:", "https://shop.example", rules, false),
+            ("https://shop.example:99999", "https://shop.example", rules, false),
+            ("https://xn--bcher-kva.example", "https://bücher.example", rules, true),
+            ("https://bücher.example", "https://bücher.example", rules, false),
             ("https://[::1]:3000", "https://[0:0::1]:3000", rules, true),
             ("https://127.0.0.1", "https://127.0.0.1", rules, true),
             ("https://127.0.1", "https://127.0.0.1", rules, false),
         ] {
-            assert_eq!(
-                same(presented, shop, rules),
-                expected,
-                "{presented} on {shop} {rules:?}"
-            );
+            assert_eq!(same(presented, shop, rules), expected, "{presented} on {shop} {rules:?}");
         }
     }
 
@@ -578,11 +434,7 @@ mod tests {
             ("*.partner.com", "https://evilpartner.com", false),
             ("*.partner.com", "https://.partner.com", false),
             ("*.partner.com", "https://a.partner.com:8443", false),
-            (
-                "https://*.partner.com:8443",
-                "https://a.partner.com:8443",
-                true,
-            ),
+            ("https://*.partner.com:8443", "https://a.partner.com:8443", true),
             ("https://*.partner.com", "http://a.partner.com", false),
             ("partner.com", "https://partner.com", true),
             ("https://partner.com", "https://www.partner.com", true),
@@ -594,15 +446,7 @@ mod tests {
                 .is_ok_and(|p| may_embed(p, &shop, &extra, Rules::default()));
             assert_eq!(got, expected, "{presented} under {pattern}");
         }
-        for bad in [
-            "*.com",
-            "*",
-            "*.",
-            "https://*",
-            "a.*.com",
-            "*.1.2.3.4",
-            "*.a.com/x",
-        ] {
+        for bad in ["*.com", "*", "*.", "https://*", "a.*.com", "*.1.2.3.4", "*.a.com/x"] {
             assert!(OriginPattern::parse(bad).is_err(), "{bad}");
         }
     }
@@ -650,11 +494,7 @@ mod tests {
         ] {
             assert_eq!(Origin::parse(text).unwrap().to_string(), shown);
         }
-        for text in [
-            "*.partner.com",
-            "https://*.partner.com",
-            "http://partner.com:8080",
-        ] {
+        for text in ["*.partner.com", "https://*.partner.com", "http://partner.com:8080"] {
             assert_eq!(OriginPattern::parse(text).unwrap().to_string(), text);
         }
     }

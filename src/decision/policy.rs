@@ -26,10 +26,7 @@ impl MechanismSet {
     /// The set of all but [`Mechanism::Anonymous`].
     #[must_use]
     pub fn authenticated() -> Self {
-        Mechanism::ALL
-            .into_iter()
-            .filter(|m| *m != Mechanism::Anonymous)
-            .collect()
+        Mechanism::ALL.into_iter().filter(|m| *m != Mechanism::Anonymous).collect()
     }
 
     /// Whether `mechanism` is in the set.
@@ -46,9 +43,7 @@ impl MechanismSet {
 
     /// The members, in the order of spec §1.
     pub fn iter(self) -> impl Iterator<Item = Mechanism> {
-        Mechanism::ALL
-            .into_iter()
-            .filter(move |m| self.contains(*m))
+        Mechanism::ALL.into_iter().filter(move |m| self.contains(*m))
     }
 }
 

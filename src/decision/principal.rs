@@ -32,12 +32,7 @@ pub enum Mechanism {
 
 impl Mechanism {
     /// All of them, in the order of spec §1.
-    pub const ALL: [Self; 4] = [
-        Self::WidgetToken,
-        Self::ShopApiKey,
-        Self::Jwt,
-        Self::Anonymous,
-    ];
+    pub const ALL: [Self; 4] = [Self::WidgetToken, Self::ShopApiKey, Self::Jwt, Self::Anonymous];
 
     /// The name used in configuration, metrics, logs and `X-Auth-Mechanism`.
     #[must_use]
@@ -99,6 +94,7 @@ pub struct ApiKey {
 
 /// The authenticated caller: mechanism, shop, subject, scopes.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a widget token is held inline to spare the heap")]
 pub enum Principal<'a> {
     /// By a widget token.
     WidgetToken {
@@ -120,6 +116,8 @@ pub enum Principal<'a> {
         token: Arc<VerifiedJwt>,
         /// The issuer whose key verified it.
         issuer: &'a Issuer,
+        /// It was verified in this evaluation, not found in the cache.
+        fresh: bool,
     },
     /// By nothing.
     Anonymous,
@@ -172,7 +170,5 @@ impl Principal<'_> {
 /// Whether the space-separated `granted` holds `needed`, or `*`.
 #[must_use]
 pub fn grants(granted: &str, needed: &str) -> bool {
-    granted
-        .split(' ')
-        .any(|scope| scope == needed || scope == "*")
+    granted.split(' ').any(|scope| scope == needed || scope == "*")
 }

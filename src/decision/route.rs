@@ -119,15 +119,11 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
             byte => decoded.push(byte),
         }
     }
-    String::from_utf8(decoded)
-        .map(Cow::Owned)
-        .map_err(|_| PathError::Utf8)
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| PathError::Utf8)
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|d| u8::try_from(d).ok())
+    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
 /// A set of request methods. Extension methods are in the set of all methods only.
@@ -158,10 +154,7 @@ impl MethodSet {
     /// with it. The name that is not a standard method is the error.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
         names.into_iter().try_fold(Self(0), |set, name| {
-            let bit = Self::KNOWN
-                .iter()
-                .position(|m| m.as_str() == name)
-                .ok_or(name)?;
+            let bit = Self::KNOWN.iter().position(|m| m.as_str() == name).ok_or(name)?;
             let head = if name == "GET" { 1 << 1 } else { 0 };
             Ok(Self(set.0 | 1 << bit | head))
         })
@@ -249,11 +242,7 @@ impl PathPattern {
         if fixed.contains('*') {
             return Err(PatternError::Star);
         }
-        let segments = fixed
-            .split('/')
-            .skip(1)
-            .map(segment)
-            .collect::<Result<Vec<_>, _>>()?;
+        let segments = fixed.split('/').skip(1).map(segment).collect::<Result<Vec<_>, _>>()?;
         let literal: String = segments
             .iter()
             .map(|s| match s {
@@ -269,11 +258,7 @@ impl PathPattern {
         if placeholder_prefix || segments.iter().filter(|s| **s == Segment::Shop).count() > 1 {
             return Err(PatternError::Placeholder);
         }
-        Ok(Self {
-            segments,
-            tail,
-            text: text.into(),
-        })
+        Ok(Self { segments, tail, text: text.into() })
     }
 
     /// Matches `path`.
@@ -293,10 +278,9 @@ impl PathPattern {
             let (head, tail) = rest.split_at_checked(end)?;
             match segment {
                 Segment::Literal(text) if **text == *head => {}
-                Segment::Literal(_) => return None,
                 Segment::Shop if !head.is_empty() => shop = Some(head),
                 Segment::Any if !head.is_empty() => {}
-                Segment::Shop | Segment::Any => return None,
+                Segment::Literal(_) | Segment::Shop | Segment::Any => return None,
             }
             rest = tail;
         }
@@ -380,11 +364,7 @@ mod tests {
             ("/a#b", Err(PathError::Character)),
         ] {
             let got = CanonicalPath::parse(raw);
-            assert_eq!(
-                got.as_ref().map(CanonicalPath::as_str).map_err(|e| *e),
-                expected,
-                "{raw}"
-            );
+            assert_eq!(got.as_ref().map(CanonicalPath::as_str).map_err(|e| *e), expected, "{raw}");
         }
         let long = format!("/{}", "a".repeat(PATH_BYTES_MAX));
         assert_eq!(CanonicalPath::parse(&long), Err(PathError::TooLong));
@@ -406,11 +386,7 @@ mod tests {
             ("/s/{shopId}/*", "/s/demo/x/y", Some(Some("demo"))),
             ("/s/{shopId}/*", "/s/", None),
             ("/s/{shopId}/*", "/s", None),
-            (
-                "/s/{shopId}/products/{id}",
-                "/s/demo/products/7",
-                Some(Some("demo")),
-            ),
+            ("/s/{shopId}/products/{id}", "/s/demo/products/7", Some(Some("demo"))),
             ("/s/{shopId}/products/{id}", "/s/demo/products/", None),
             ("/s/{shopId}/products/{id}", "/s/demo/products/7/", None),
             ("/exact", "/exact", Some(None)),
@@ -426,17 +402,9 @@ mod tests {
             let got = parsed.matches(&canonical).map(|m| m.shop);
             assert_eq!(got, expected, "{pattern} on {path}");
         }
-        for bad in [
-            "",
-            "x",
-            "/a*b",
-            "/*/a",
-            "/{shopId}/{shopId}",
-            "/a{x}",
-            "/{x}*",
-            "/a/../b",
-            "/a//b",
-        ] {
+        for bad in
+            ["", "x", "/a*b", "/*/a", "/{shopId}/{shopId}", "/a{x}", "/{x}*", "/a/../b", "/a//b"]
+        {
             assert!(PathPattern::parse(bad).is_err(), "{bad}");
         }
     }

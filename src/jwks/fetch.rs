@@ -41,10 +41,7 @@ impl Fetcher {
             })
             .ok()
             .map(|b| builder.build(b.https_only().enable_http1().build()));
-        Self {
-            plain: builder.build_http(),
-            tls,
-        }
+        Self { plain: builder.build_http(), tls }
     }
 
     /// The text of the issuer's key set, unparsed.
@@ -106,10 +103,7 @@ fn discovery_url(issuer_url: &str) -> String {
 /// `jwks_uri` of a discovery document whose `issuer` is the configured one (§4.3): a document
 /// that speaks of another issuer is not ours. Never from `https` down to `http`.
 fn jwks_url(document: &str, url: &str, iss: &str) -> Result<String, RefreshError> {
-    let bad = |why| RefreshError::Discovery {
-        url: url.into(),
-        why,
-    };
+    let bad = |why| RefreshError::Discovery { url: url.into(), why };
     let document: Value =
         serde_json::from_str(document).map_err(|_| bad("the document is not JSON"))?;
     match document.get("issuer").and_then(Value::as_str) {
@@ -126,9 +120,7 @@ fn jwks_url(document: &str, url: &str, iss: &str) -> Result<String, RefreshError
     let target = parse_url(jwks_uri).map_err(|_| bad("its `jwks_uri` is not an http(s) URL"))?;
     let secure = parse_url(url)?.scheme() == Some(&Scheme::HTTPS);
     if secure && target.scheme() != Some(&Scheme::HTTPS) {
-        return Err(bad(
-            "its `jwks_uri` is http although the document came by https",
-        ));
+        return Err(bad("its `jwks_uri` is http although the document came by https"));
     }
     Ok(jwks_uri.to_owned())
 }
@@ -139,11 +131,7 @@ fn parse_url(url: &str) -> Result<Uri, RefreshError> {
     let uri: Uri = url.parse().map_err(|_| RefreshError::BadUrl)?;
     let known = uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS);
     let plain = uri.authority().is_some_and(|a| !a.as_str().contains('@'));
-    if known && plain {
-        Ok(uri)
-    } else {
-        Err(RefreshError::BadUrl)
-    }
+    if known && plain { Ok(uri) } else { Err(RefreshError::BadUrl) }
 }
 
 async fn read(path: PathBuf) -> Result<String, RefreshError> {
@@ -154,10 +142,8 @@ async fn read(path: PathBuf) -> Result<String, RefreshError> {
 fn read_file(path: &Path) -> Result<String, RefreshError> {
     use std::io::Read as _;
 
-    let failed = |why: std::io::Error| RefreshError::File {
-        path: path.to_owned(),
-        why: why.to_string(),
-    };
+    let failed =
+        |why: std::io::Error| RefreshError::File { path: path.to_owned(), why: why.to_string() };
     // Opening a pipe would wait for a writer, for ever.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(failed(std::io::Error::other("not a regular file")));

@@ -285,9 +285,7 @@ impl Jwks {
         let fetch = self.fetcher.fetch(source);
         let json = tokio::time::timeout(source.timeout, fetch)
             .await
-            .map_err(|_| RefreshError::Timeout {
-                after: source.timeout,
-            })??;
+            .map_err(|_| RefreshError::Timeout { after: source.timeout })??;
         let set = KeySet::parse(&json, self.clock.now().unix)?;
         if set.is_empty() {
             return Err(RefreshError::NoUsableKeys {
@@ -295,10 +293,7 @@ impl Jwks {
                 first: set.skipped().first().map(|s| s.reason),
             });
         }
-        let fetched = Refreshed::Fetched {
-            keys: set.len(),
-            skipped: set.skipped().len(),
-        };
+        let fetched = Refreshed::Fetched { keys: set.len(), skipped: set.skipped().len() };
         for key in set.skipped() {
             let (kid, reason) = (key.kid.as_deref(), key.reason);
             tracing::debug!(issuer = %source.issuer, kid, %reason, "a key is not used");
@@ -311,9 +306,7 @@ impl Jwks {
     fn settle(&self, lane: &Lane, outcome: &Outcome) -> Duration {
         let issuer = &lane.source.issuer;
         let now = self.clock.now().unix;
-        let (delay, waiters) = lane
-            .state()
-            .settle(outcome, lane.source.refresh_interval, now);
+        let (delay, waiters) = lane.state().settle(outcome, lane.source.refresh_interval, now);
         match outcome {
             Ok(Refreshed::Fetched { keys, skipped }) => {
                 tracing::info!(%issuer, keys, skipped, "key set refreshed");
@@ -440,8 +433,7 @@ impl Lane {
 impl LaneState {
     fn is_cooling_down(&self, cooldown: Duration, now: Monotonic) -> bool {
         let cooldown_us = u64::try_from(cooldown.as_micros()).unwrap_or(u64::MAX);
-        self.last_unknown_kid
-            .is_some_and(|last| now.us().saturating_sub(last.us()) < cooldown_us)
+        self.last_unknown_kid.is_some_and(|last| now.us().saturating_sub(last.us()) < cooldown_us)
     }
 
     /// Ends a fetch: who waits for it, and how long until the next.

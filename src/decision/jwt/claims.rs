@@ -203,9 +203,7 @@ impl Claims {
     fn time(&self, name: &str, reason: &'static str) -> Result<Option<Timestamp>, JwtFailure> {
         match self.0.get(name) {
             None => Ok(None),
-            Some(value) => numeric_date(value)
-                .map(Some)
-                .ok_or(JwtFailure::Invalid(reason)),
+            Some(value) => numeric_date(value).map(Some).ok_or(JwtFailure::Invalid(reason)),
         }
     }
 }

@@ -225,22 +225,14 @@ impl KeySet {
         if json.len() > Self::BYTES_MAX {
             return Err(KeySetError::TooLong);
         }
-        let value: Value = serde_json::from_str(json).map_err(|e| KeySetError::NotJson {
-            line: e.line(),
-            column: e.column(),
-        })?;
-        let members = value
-            .get("keys")
-            .and_then(Value::as_array)
-            .ok_or(KeySetError::NotAKeySet)?;
+        let value: Value = serde_json::from_str(json)
+            .map_err(|e| KeySetError::NotJson { line: e.line(), column: e.column() })?;
+        let members = value.get("keys").and_then(Value::as_array).ok_or(KeySetError::NotAKeySet)?;
         if members.len() > Self::KEYS_MAX {
             return Err(KeySetError::TooManyKeys);
         }
-        let mut set = Self {
-            keys: Vec::with_capacity(members.len()),
-            skipped: Vec::new(),
-            fetched_at,
-        };
+        let mut set =
+            Self { keys: Vec::with_capacity(members.len()), skipped: Vec::new(), fetched_at };
         for (index, member) in members.iter().enumerate() {
             match parse_key(member) {
                 Ok(key) => set.keys.push(key),
@@ -297,9 +289,7 @@ impl KeySet {
         kid: Option<&'a str>,
         algorithm: JwtAlgorithm,
     ) -> impl Iterator<Item = &'a VerifyingKey> {
-        self.keys
-            .iter()
-            .filter(move |k| k.fits(algorithm) && (kid.is_none() || k.kid() == kid))
+        self.keys.iter().filter(move |k| k.fits(algorithm) && (kid.is_none() || k.kid() == kid))
     }
 
     /// Whether the key of this fingerprint is (still) in the set.
@@ -363,8 +353,7 @@ fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, 
 /// Whether `key_ops` (RFC 7517 §4.3), if present, names `verify`.
 fn may_verify(jwk: &Map<String, Value>) -> bool {
     jwk.get("key_ops").is_none_or(|ops| {
-        ops.as_array()
-            .is_some_and(|ops| ops.iter().any(|op| op.as_str() == Some("verify")))
+        ops.as_array().is_some_and(|ops| ops.iter().any(|op| op.as_str() == Some("verify")))
     })
 }
 
@@ -379,9 +368,9 @@ fn rsa(jwk: &Map<String, Value>) -> Result<Material, SkipReason> {
     // Some libraries write the sign byte of their big integers; the number is the same.
     let n = without_leading_zeros(base64url(jwk, "n")?);
     let e = without_leading_zeros(base64url(jwk, "e")?);
-    let bits = n.first().map_or(0, |first| {
-        n.len() * 8 - usize::try_from(first.leading_zeros()).unwrap_or(0)
-    });
+    let bits = n
+        .first()
+        .map_or(0, |first| n.len() * 8 - usize::try_from(first.leading_zeros()).unwrap_or(0));
     if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) || !exponent_usable(&e) {
         return Err(SkipReason::RsaSize);
     }
@@ -413,11 +402,7 @@ fn ec(
     }
     // The uncompressed point (SEC 1 §2.3.3).
     let point = [&[4], x.as_slice(), y.as_slice()].concat();
-    Ok(Material {
-        kind,
-        decoding_key: DecodingKey::from_ec_der(&point),
-        parts: [x, y],
-    })
+    Ok(Material { kind, decoding_key: DecodingKey::from_ec_der(&point), parts: [x, y] })
 }
 
 fn ed25519(jwk: &Map<String, Value>) -> Result<Material, SkipReason> {
@@ -433,13 +418,8 @@ fn ed25519(jwk: &Map<String, Value>) -> Result<Material, SkipReason> {
 }
 
 fn base64url(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, SkipReason> {
-    let encoded = jwk
-        .get(name)
-        .and_then(Value::as_str)
-        .ok_or(SkipReason::Material)?;
-    URL_SAFE_NO_PAD
-        .decode(encoded)
-        .map_err(|_| SkipReason::Material)
+    let encoded = jwk.get(name).and_then(Value::as_str).ok_or(SkipReason::Material)?;
+    URL_SAFE_NO_PAD.decode(encoded).map_err(|_| SkipReason::Material)
 }
 
 fn without_leading_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -450,10 +430,7 @@ fn without_leading_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
 
 /// The thumbprint of RFC 7638 §3: SHA-256 over the required members in lexical order.
 fn fingerprint(kind: KeyKind, [first, second]: &[Vec<u8>; 2]) -> KeyFingerprint {
-    let (a, b) = (
-        URL_SAFE_NO_PAD.encode(first),
-        URL_SAFE_NO_PAD.encode(second),
-    );
+    let (a, b) = (URL_SAFE_NO_PAD.encode(first), URL_SAFE_NO_PAD.encode(second));
     let kty = kind.kty();
     let canonical = match (kind, kind.crv().unwrap_or_default()) {
         (KeyKind::Rsa, _) => format!(r#"{{"e":"{b}","kty":"{kty}","n":"{a}"}}"#),

@@ -150,17 +150,11 @@ pub fn authenticate(
         .iter()
         .enumerate()
         .find(|(_, issuer)| *issuer.iss == *iss)
-        .ok_or(JwtFailure::Invalid(
-            "the claim `iss` names no configured issuer",
-        ))?;
+        .ok_or(JwtFailure::Invalid("the claim `iss` names no configured issuer"))?;
     header.check_policy(issuer)?;
     let signed = verify_signature(&parts, &header, issuer, key_sets, now)?;
     let token = claims.accept(signed, issuer, digest, generation, now)?;
-    Ok(Authentic {
-        token: Arc::new(token),
-        issuer_index,
-        fresh: true,
-    })
+    Ok(Authentic { token: Arc::new(token), issuer_index, fresh: true })
 }
 
 /// Judges a token that was verified before, by all that may have changed since. `None`: it must
@@ -185,11 +179,7 @@ fn recheck(
     if is_past(token.expires_at, issuer.leeway, now) {
         return Some(Err(JwtFailure::Expired));
     }
-    Some(Ok(Authentic {
-        token,
-        issuer_index,
-        fresh: false,
-    }))
+    Some(Ok(Authentic { token, issuer_index, fresh: false }))
 }
 
 /// Stands for the key of an issuer with a shared secret; see [`VerifiedJwt::key_fingerprint`].
@@ -201,9 +191,7 @@ fn trusted_keys<'a>(
     key_sets: &'a dyn KeySets,
     now: Timestamp,
 ) -> Option<&'a KeySet> {
-    key_sets
-        .key_set(&issuer.name)
-        .filter(|set| now <= set.fetched_at() + issuer.stale_max)
+    key_sets.key_set(&issuer.name).filter(|set| now <= set.fetched_at() + issuer.stale_max)
 }
 
 /// The three parts of a JWS in compact serialization (RFC 7515 §7.1), still encoded.
@@ -223,12 +211,7 @@ impl<'a> Parts<'a> {
         let is_part = |part: &str| !part.is_empty() && part.bytes().all(base64url);
         let split = token.rsplit_once('.').and_then(|(signed, signature)| {
             let (header, payload) = signed.split_once('.')?;
-            Some(Self {
-                signed,
-                header,
-                payload,
-                signature,
-            })
+            Some(Self { signed, header, payload, signature })
         });
         split
             .filter(|p| is_part(p.header) && is_part(p.payload) && is_part(p.signature))
@@ -340,21 +323,15 @@ fn verify_signature(
         ))?;
         let key = DecodingKey::from_secret(secret.expose().as_bytes());
         return if parts.verify(&key, header.algorithm) {
-            Ok(Signed {
-                key_fingerprint: SHARED_SECRET,
-            })
+            Ok(Signed { key_fingerprint: SHARED_SECRET })
         } else {
             Err(forged)
         };
     }
-    let set = trusted_keys(issuer, key_sets, now).ok_or_else(|| JwtFailure::KeysUnavailable {
-        issuer: issuer.name.clone(),
-    })?;
+    let set = trusted_keys(issuer, key_sets, now)
+        .ok_or_else(|| JwtFailure::KeysUnavailable { issuer: issuer.name.clone() })?;
     let kid = header.kid.as_deref();
-    let mut candidates = set
-        .find(kid, header.algorithm)
-        .take(CANDIDATES_MAX)
-        .peekable();
+    let mut candidates = set.find(kid, header.algorithm).take(CANDIDATES_MAX).peekable();
     if candidates.peek().is_none() {
         return Err(match kid {
             Some(kid) if set.has_kid(kid) => {
@@ -368,9 +345,7 @@ fn verify_signature(
     }
     candidates
         .find(|key| parts.verify(key.decoding_key(), header.algorithm))
-        .map(|key| Signed {
-            key_fingerprint: *key.fingerprint(),
-        })
+        .map(|key| Signed { key_fingerprint: *key.fingerprint() })
         .ok_or(forged)
 }
 
@@ -395,10 +370,7 @@ fn library_algorithm(algorithm: JwtAlgorithm) -> Algorithm {
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     let computed = digest::digest(&digest::SHA256, bytes);
     let mut sha256 = [0; 32];
-    sha256
-        .iter_mut()
-        .zip(computed.as_ref())
-        .for_each(|(to, from)| *to = *from);
+    sha256.iter_mut().zip(computed.as_ref()).for_each(|(to, from)| *to = *from);
     sha256
 }
 

@@ -1,0 +1,264 @@
+//! The identity providers: what decides, and where their keys come from.
+//!
+//! The only secret the configuration touches is an HMAC issuer's, read from its file here and
+//! kept in a type that does not print.
+
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::read::Section;
+use super::validate::{one_of, parse_name, parse_path};
+use super::value::{self, Span, quote};
+use super::{IssuerSourceConfig, KeySource};
+use crate::decision::policy::{Issuer, JwtAlgorithm};
+use crate::secret::SecretText;
+
+/// The most issuers.
+const ISSUERS_MAX: usize = 32;
+
+/// Longest HMAC secret, in bytes.
+const SECRET_BYTES_MAX: u64 = 4096;
+
+/// Longest claim, audience or issuer, in bytes.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// Reads `[[issuers]]`.
+pub(super) fn read(root: &mut Section<'_, '_>) -> Option<Vec<(Issuer, IssuerSourceConfig)>> {
+    let items = root.items("issuers");
+    if items.len() > ISSUERS_MAX {
+        root.error("issuers", format!("holds more than {ISSUERS_MAX} issuers"));
+        return None;
+    }
+    let mut issuers: Vec<(Issuer, IssuerSourceConfig)> = Vec::with_capacity(items.len());
+    for (i, item) in items.iter().enumerate() {
+        let mut t = root.item("issuers", i, item);
+        let issuer = read_issuer(&mut t);
+        if let Some((issuer, _)) = &issuer {
+            for (earlier, _) in &issuers {
+                if earlier.name == issuer.name {
+                    t.error("name", format!("{} stands twice", quote(issuer.name.as_str())));
+                }
+                if earlier.iss == issuer.iss {
+                    let name = &earlier.name;
+                    t.error("issuer", format!("is already the issuer of `{name}`"));
+                }
+            }
+        }
+        t.finish();
+        issuers.extend(issuer);
+    }
+    (issuers.len() == items.len()).then_some(issuers)
+}
+
+fn read_issuer(t: &mut Section<'_, '_>) -> Option<(Issuer, IssuerSourceConfig)> {
+    let name = t.text_required("name", "write e.g. name = \"id\"", parse_name);
+    let hint = "write the tokens' iss, e.g. issuer = \"https://id.example\"";
+    let iss = t.text_required("issuer", hint, parse_claim);
+    let hint = "write e.g. audiences = [\"https://api.example\"]";
+    let audiences = t.list_required("audiences", hint, parse_claim);
+    let source = read_source(t, iss.as_deref());
+    let algorithms = read_algorithms(t, source.as_ref());
+    let secret = read_secret(t, source.as_ref(), algorithms.as_deref());
+    let leeway = t.duration("leeway", "60s", Span::LEEWAY);
+    let required_claims = t.list("required_claims", &[], parse_claim);
+    let typ = t.list("typ", &[], parse_claim);
+    let scope_claim = t.text_or_list("scope_claim", Ok("scope"), parse_claim_path);
+    let shop_claim = t.text_or_list("shop_claim", Err("bound to no shop"), parse_claim_path);
+    let refresh_interval = t.duration("refresh_interval", "10m", Span::LIFETIME);
+    let cooldown = t.duration("cooldown", "30s", Span::TIMEOUT);
+    let fetch_timeout = t.duration("fetch_timeout", "5s", Span::TIMEOUT);
+    let stale_max = t.duration("stale_max", "24h", Span::LIFETIME);
+    if let (Some(interval), Some(max)) = (refresh_interval, stale_max) {
+        check_stale_max(t, interval, max);
+    }
+    let (name, iss) = (name?, iss?);
+    let issuer_source = IssuerSourceConfig {
+        issuer: name.clone(),
+        iss: iss.clone(),
+        source: source?.key_source(),
+        refresh_interval: refresh_interval?,
+        cooldown: cooldown?,
+        fetch_timeout: fetch_timeout?,
+    };
+    let issuer = Issuer {
+        name,
+        iss,
+        audiences: audiences?,
+        algorithms: algorithms?,
+        secret: secret?,
+        leeway: leeway?,
+        required_claims: required_claims?,
+        typ: typ?,
+        scope_claim: scope_claim??,
+        shop_claim: shop_claim?,
+        stale_max: stale_max?,
+    };
+    Some((issuer, issuer_source))
+}
+
+fn check_stale_max(t: &mut Section<'_, '_>, interval: Duration, stale_max: Duration) {
+    if stale_max <= interval {
+        let (max, interval) = (value::show_duration(stale_max), value::show_duration(interval));
+        t.error(
+            "stale_max",
+            format!(
+                "\"{max}\" is not longer than refresh_interval, \"{interval}\": the keys would \
+                 be refused before they are fetched again"
+            ),
+        );
+    }
+}
+
+/// Where keys come from, as written.
+enum Written {
+    Url(String),
+    Discovery,
+    JwksFile(PathBuf),
+    SecretFile(PathBuf),
+}
+
+impl Written {
+    fn key_source(self) -> KeySource {
+        match self {
+            Self::Url(url) => KeySource::JwksUrl(url),
+            Self::Discovery => KeySource::Discovery,
+            Self::JwksFile(path) => KeySource::File(path),
+            Self::SecretFile(_) => KeySource::Secret,
+        }
+    }
+}
+
+fn read_source(t: &mut Section<'_, '_>, iss: Option<&str>) -> Option<Written> {
+    const NOTE: &str = "keys come from elsewhere";
+    let url = t.text_optional("jwks_url", NOTE, value::parse_provider_url);
+    let jwks_file = t.text_optional("jwks_file", NOTE, parse_path);
+    let secret_file = t.text_optional("secret_file", NOTE, parse_path);
+    let discovery = t.boolean("discovery", false);
+    if discovery == Some(true)
+        && let Some(Err(message)) = iss.map(value::parse_provider_url)
+    {
+        t.error("issuer", format!("discovery starts at the issuer, but {message}"));
+    }
+    let sources: Vec<Written> = [
+        url?.map(Written::Url),
+        jwks_file?.map(Written::JwksFile),
+        secret_file?.map(Written::SecretFile),
+        discovery?.then_some(Written::Discovery),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let count = sources.len();
+    let mut sources = sources.into_iter();
+    if let (Some(source), 1) = (sources.next(), count) {
+        return Some(source);
+    }
+    let message = match count {
+        0 => "says nowhere where its keys are",
+        _ => "says more than once where its keys are",
+    };
+    let choices = "write one of jwks_url, jwks_file, secret_file, or discovery = true";
+    t.error_here(format!("{message}; {choices}"));
+    None
+}
+
+fn read_algorithms(t: &mut Section<'_, '_>, source: Option<&Written>) -> Option<Vec<JwtAlgorithm>> {
+    let symmetric = source.map(|s| matches!(s, Written::SecretFile(_)));
+    let default = if symmetric == Some(true) { "HS256" } else { "RS256" };
+    let choices = JwtAlgorithm::ALL.map(|a| (a.as_str(), a));
+    let algorithms = t.list("algorithms", &[default], |text| {
+        let algorithm = one_of(text, &choices)?;
+        match symmetric {
+            Some(false) if algorithm.is_symmetric() => Err(format!(
+                "\"{text}\" is for a shared secret; an issuer with it needs secret_file"
+            )),
+            Some(true) if !algorithm.is_symmetric() => Err(format!(
+                "\"{text}\" is for public keys; an issuer with secret_file takes HS256, HS384 \
+                 or HS512 only"
+            )),
+            Some(_) | None => Ok(algorithm),
+        }
+    })?;
+    if algorithms.is_empty() {
+        t.error("algorithms", format!("is empty; write e.g. [\"{default}\"]"));
+        return None;
+    }
+    Some(algorithms)
+}
+
+/// The HMAC secret, if the issuer has one.
+fn read_secret(
+    t: &mut Section<'_, '_>,
+    source: Option<&Written>,
+    algorithms: Option<&[JwtAlgorithm]>,
+) -> Option<Option<SecretText>> {
+    let Some(Written::SecretFile(path)) = source else {
+        return Some(None);
+    };
+    match read_secret_file(path, algorithms.unwrap_or_default()) {
+        Ok(secret) => Some(Some(secret)),
+        Err(message) => {
+            t.error("secret_file", message);
+            None
+        }
+    }
+}
+
+fn read_secret_file(path: &Path, algorithms: &[JwtAlgorithm]) -> Result<SecretText, String> {
+    let shown = quote(&path.display().to_string());
+    let unreadable = |e: std::io::Error| format!("{shown} cannot be read: {e}");
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(format!("{shown} is not a file"));
+    }
+    if metadata.permissions().mode() & 0o007 != 0 {
+        return Err(format!("{shown} is open to every user of this machine; chmod o-rwx it"));
+    }
+    if metadata.len() > SECRET_BYTES_MAX {
+        return Err(format!("{shown} is larger than {SECRET_BYTES_MAX} bytes"));
+    }
+    let mut text = Zeroizing::new(String::with_capacity(4096));
+    file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
+    let secret = text.trim_ascii();
+    // RFC 7518 §3.2: a key is at least as long as the hash.
+    let bytes_min = algorithms.iter().map(|a| match a {
+        JwtAlgorithm::HS512 => 64,
+        JwtAlgorithm::HS384 => 48,
+        _ => 32,
+    });
+    let bytes_min = bytes_min.max().unwrap_or(32);
+    if secret.len() < bytes_min {
+        return Err(format!(
+            "{shown} holds {} bytes; the algorithms need a secret of {bytes_min} at least",
+            secret.len()
+        ));
+    }
+    Ok(SecretText::new(secret.to_owned()))
+}
+
+fn parse_claim(text: &str) -> Result<Box<str>, String> {
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!("{} is not 1 to {TEXT_BYTES_MAX} bytes of text", quote(text)));
+    }
+    Ok(text.into())
+}
+
+/// A claim by its path: `"realm_access.roles"`, or the member names one by one where a name
+/// holds a dot.
+fn parse_claim_path(written: Result<&str, Vec<&str>>) -> Result<Vec<Box<str>>, String> {
+    match written {
+        // A claim that is named by a URL (OpenID Connect Core §5.1.2) is one name.
+        Ok(text) if text.contains("://") => Err(format!(
+            "{} holds dots that separate members; write it as a list, [{}]",
+            quote(text),
+            quote(text)
+        )),
+        Ok(text) => text.split('.').map(parse_claim).collect(),
+        Err(names) => names.into_iter().map(parse_claim).collect(),
+    }
+}

@@ -1,0 +1,313 @@
+//! The configuration: defaults < `latchkey.toml` < `LATCHKEY_*` < flags, validated as a whole.
+//!
+//! Two kinds of types, as there are two questions. What was written, and where, is `raw`: the
+//! merged tree of figment, read key by key. What the program needs is [`Config`]: parsed,
+//! bounded, with every default filled in. [`load`] goes from the first to the second and reports
+//! every mistake at once, each with its source and key, because nobody wants to fix a file one
+//! message at a time.
+//!
+//! Unknown keys are mistakes at every level; zero never means unlimited. This module does not
+//! apply a configuration, does not watch its file, and never prints a secret: it knows secrets
+//! only by the names of the files that hold them (and hands an HMAC issuer's on unread).
+
+mod issuers;
+mod policies;
+mod print;
+mod raw;
+mod read;
+mod reload;
+mod validate;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Authority;
+
+use crate::decision::policy::Policies;
+use crate::id::Name;
+
+pub use print::Effective;
+pub use reload::restart_needed;
+
+/// Where a configuration comes from, weakest source first.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The configuration file.
+    pub file: ConfigFile,
+    /// The environment; names that do not begin with `LATCHKEY_` are not looked at, except
+    /// systemd's `CREDENTIALS_DIRECTORY`.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Values given on the command line.
+    pub overrides: Vec<Override>,
+}
+
+impl Sources {
+    /// The sources of this process: `file`, its environment, and what flags say.
+    #[must_use]
+    pub fn of_process(file: ConfigFile, overrides: Vec<Override>) -> Self {
+        Self { file, environment: std::env::vars_os().collect(), overrides }
+    }
+}
+
+/// The configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ConfigFile {
+    /// None: defaults, environment and flags only.
+    #[default]
+    Absent,
+    /// It was asked for, so it has to be there.
+    Required(PathBuf),
+    /// A text instead of a file (the demo's, a test's).
+    Inline {
+        /// What messages call it.
+        name: String,
+        /// TOML.
+        text: String,
+    },
+    /// Read if it is there (the standard place, when no file was asked for).
+    Optional(PathBuf),
+}
+
+/// A value given on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The flag, as a person types it: `--listen`.
+    pub flag: String,
+    /// The key it sets: `server.listen`.
+    pub key: String,
+    /// Its value, as in an environment variable.
+    pub value: String,
+}
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data plane.
+    pub server: ServerConfig,
+    /// The admin plane.
+    pub admin: AdminConfig,
+    /// The embedded store.
+    pub store: StoreConfig,
+    /// Upstreams by name; every name a route uses is here.
+    pub upstreams: BTreeMap<Name, UpstreamConfig>,
+    /// What decisions need.
+    pub policies: Arc<Policies>,
+    /// Where the keys of each issuer in `policies` come from, in the same order.
+    pub issuer_sources: Vec<IssuerSourceConfig>,
+    /// Age at which the key that signs widget tokens is replaced.
+    pub widget_signing_key_rotation: Duration,
+    /// Cells of the limiter: quotas (callers × policies) that can be live at once.
+    pub limiter_cells: NonZeroUsize,
+    /// Whether responses carry `X-RateLimit-*` besides `RateLimit-Policy` and `RateLimit`.
+    pub x_ratelimit: bool,
+    /// Verified JWTs kept.
+    pub jwt_cache_entries: NonZeroUsize,
+    /// Logging.
+    pub log: LogConfig,
+    /// What was read, for [`Config::print`].
+    pub effective: Effective,
+}
+
+/// The data plane: listener, bounds and timeouts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Where callers connect.
+    pub listen: SocketAddr,
+    /// Worker threads, each with a listener of its own.
+    pub workers: NonZeroUsize,
+    /// Open connections, over all workers.
+    pub connections_max: NonZeroUsize,
+    /// Bytes of a request's head; more is 431.
+    pub header_bytes_max: usize,
+    /// Header fields of a request; more is 431.
+    pub header_count_max: usize,
+    /// Bytes of a request's body; more is 413.
+    pub body_bytes_max: u64,
+    /// From the first byte of a request's head to its last; longer is 408.
+    pub head_timeout: Duration,
+    /// Between the requests of a connection.
+    pub idle_timeout: Duration,
+    /// Without progress of a request's body; longer is 408.
+    pub body_timeout: Duration,
+    /// From SIGTERM until connections that are still busy are cut.
+    pub drain_timeout: Duration,
+}
+
+/// The admin plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where the admin API, metrics and health checks listen.
+    pub listen: SocketAddr,
+    /// The unix socket of the command line.
+    pub socket: PathBuf,
+}
+
+/// The embedded store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The database file.
+    pub path: PathBuf,
+    /// The file that holds the master key.
+    pub master_key_file: PathBuf,
+    /// Whether a missing master key may be made on first start; not when systemd hands it over
+    /// as a credential, which is read-only.
+    pub master_key_creatable: bool,
+}
+
+/// A protected service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Host and optional port, reached by plain HTTP/1.1.
+    pub authority: Authority,
+    /// Name resolution and TCP handshake.
+    pub connect_timeout: Duration,
+    /// From the request sent to the head of the response.
+    pub response_timeout: Duration,
+    /// Without progress of a response's body.
+    pub body_timeout: Duration,
+    /// A pooled connection that is not used for this long is closed.
+    pub idle_timeout: Duration,
+    /// Idle connections kept, per worker.
+    pub idle_connections_max: NonZeroUsize,
+}
+
+impl UpstreamConfig {
+    /// The host, an IPv6 address in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.authority.host()
+    }
+
+    /// The port; 80 unless written.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.authority.port_u16().unwrap_or(80)
+    }
+}
+
+/// Where an issuer's keys come from, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerSourceConfig {
+    /// The issuer's name in the configuration.
+    pub issuer: Name,
+    /// The exact value of `iss`; discovery starts from it.
+    pub iss: Box<str>,
+    /// Where its keys are.
+    pub source: KeySource,
+    /// Between two scheduled fetches.
+    pub refresh_interval: Duration,
+    /// The least time between two fetches for an unknown `kid`.
+    pub cooldown: Duration,
+    /// A whole fetch.
+    pub fetch_timeout: Duration,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWK set at this URL (https, or http on loopback).
+    JwksUrl(String),
+    /// `jwks_uri` of the document at `{iss}/.well-known/openid-configuration`.
+    Discovery,
+    /// A JWK set in this file.
+    File(PathBuf),
+    /// An HMAC secret, already in [`crate::decision::policy::Issuer::secret`]: nothing to fetch.
+    Secret,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level (`info`), or directives (`info,latchkey::server=debug`).
+    pub level: String,
+    /// How events are written.
+    pub format: LogFormat,
+}
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+/// Everything that is wrong with a configuration; one line each when displayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// The mistakes, in the order of the keys; never empty.
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// One mistake in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where it was written: a file, a variable, a flag; `None` for what was left out everywhere.
+    pub source: Option<String>,
+    /// The key, `limits[2].window`; empty for a file that cannot be read at all.
+    pub key: String,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+impl ConfigError {
+    /// A mistake of a source as a whole.
+    fn of_source(source: &str, message: String) -> Self {
+        Self { source: Some(source.to_owned()), key: String::new(), message }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(source) = &self.source {
+            write!(f, "{source}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Reads and validates the configuration that `sources` amount to.
+///
+/// # Errors
+///
+/// Every mistake found, at once: unreadable or malformed file, unknown keys, bad values.
+pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
+    let tree = raw::Tree::merge(sources).map_err(ConfigErrors)?;
+    validate::compile(&tree, sources)
+}
+
+impl Config {
+    /// The effective configuration as TOML, defaults filled in; a comment after each value that
+    /// is not the default says where it came from. Holds no secret.
+    #[must_use]
+    pub fn print(&self) -> String {
+        self.effective.render()
+    }
+}

@@ -1,0 +1,349 @@
+//! From what was written to what the program needs: the keys, their defaults and their bounds.
+//!
+//! Every table is read to its end before any of it is used, so that all its mistakes are found.
+//! The tables of decisions are read in `policies` and `issuers`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::print::Effective;
+use super::raw::Tree;
+use super::read::{Report, Section};
+use super::value::{self, Span, quote};
+use super::{
+    AdminConfig, Config, ConfigError, ConfigErrors, LogConfig, LogFormat, ServerConfig, Sources,
+    StoreConfig, UpstreamConfig, issuers, policies,
+};
+use crate::decision::origin::Rules;
+use crate::decision::policy::{AttemptPolicy, Policies, WidgetPolicy};
+use crate::decision::rate_limit::Quota;
+use crate::id::Name;
+
+const MIB: u64 = 1 << 20;
+
+/// Longest path of a unix socket: `sun_path` of Linux less its final NUL.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// What the scopes of a widget token may take, joined by spaces: the room a token has for them.
+const SCOPES_BYTES_MAX: usize = 127;
+
+/// Validates `tree`.
+pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigErrors> {
+    let mut report = Report::default();
+    let mut root = Section::root(tree, &mut report);
+    let config = read_config(&mut root, sources);
+    root.finish();
+    let Report { errors, lines } = report;
+    match config {
+        Some(config) if errors.is_empty() => {
+            Ok(Config { effective: Effective::new(lines), ..config })
+        }
+        Some(_) | None if !errors.is_empty() => Err(ConfigErrors(errors)),
+        Some(_) | None => Err(ConfigErrors(vec![ConfigError::of_source(
+            "latchkey",
+            "the configuration could not be put together; please report this".into(),
+        )])),
+    }
+}
+
+fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Option<Config> {
+    let server = read_server(root);
+    let admin = read_admin(root, server.as_ref());
+    let store = read_store(root, sources);
+    let upstreams = read_upstreams(root);
+    let origin = read_origin(root);
+    let widget = read_widget(root);
+    let attempts = read_failed_attempts(root);
+    let scopes = widget.as_ref().map(|(policy, _)| &*policy.scopes);
+    let (routes, limits) = policies::read(root, upstreams.as_ref(), scopes);
+    let issuers = issuers::read(root);
+    let limiter_cells = read_one(root, "limiter", |t| t.integer("cells", 65_536, (64, 1 << 24)));
+    let x_ratelimit = read_one(root, "rate_limit_headers", |t| t.boolean("x_ratelimit", true));
+    let jwt_cache = read_one(root, "jwt_cache", |t| t.integer("entries", 65_536, (1, 1 << 24)));
+    let log = read_log(root);
+
+    let (store, admin) = (store?, admin?);
+    let (widget, widget_signing_key_rotation) = widget?;
+    let (issuers, issuer_sources) = issuers?.into_iter().unzip();
+    Some(Config {
+        server: server?,
+        admin: AdminConfig {
+            listen: admin.0,
+            socket: admin.1.unwrap_or_else(|| beside(&store.path, "admin.sock")),
+        },
+        store,
+        upstreams: upstreams?.into_iter().collect(),
+        policies: Arc::new(Policies {
+            routes: routes?,
+            limits: limits?,
+            issuers,
+            origin: origin?,
+            widget,
+            attempts: attempts?,
+        }),
+        issuer_sources,
+        widget_signing_key_rotation,
+        limiter_cells: count(limiter_cells?)?,
+        x_ratelimit: x_ratelimit?,
+        jwt_cache_entries: count(jwt_cache?)?,
+        log: log?,
+        effective: Effective::new(Vec::new()),
+    })
+}
+
+/// A table with one key.
+fn read_one<T>(
+    root: &mut Section<'_, '_>,
+    table: &'static str,
+    read: impl FnOnce(&mut Section<'_, '_>) -> Option<T>,
+) -> Option<T> {
+    let mut section = root.table(table);
+    let value = read(&mut section);
+    section.finish();
+    value
+}
+
+fn read_server(root: &mut Section<'_, '_>) -> Option<ServerConfig> {
+    let mut t = root.table("server");
+    let listen = t.text("listen", "0.0.0.0:8080", parse_address);
+    let workers = t.integer_optional("workers", "as many as there are cores", (1, 1024));
+    let connections_max = t.integer("connections_max", 10_000, (1, 1_000_000));
+    // hyper's read buffer is no smaller than 8 KiB.
+    let header_bytes_max = t.bytes("header_bytes_max", "16KiB", (8 << 10, MIB));
+    let header_count_max = t.integer("header_count_max", 100, (8, 1000));
+    let body_bytes_max = t.bytes("body_bytes_max", "64MiB", (1, 1 << 40));
+    let head_timeout = t.duration("head_timeout", "10s", Span::TIMEOUT);
+    let idle_timeout = t.duration("idle_timeout", "75s", Span::TIMEOUT);
+    let body_timeout = t.duration("body_timeout", "30s", Span::TIMEOUT);
+    let drain_timeout = t.duration("drain_timeout", "30s", Span::TIMEOUT);
+    t.finish();
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    Some(ServerConfig {
+        listen: listen?,
+        workers: workers?.and_then(count).unwrap_or(cores),
+        connections_max: count(connections_max?)?,
+        header_bytes_max: usize::try_from(header_bytes_max?).ok()?,
+        header_count_max: usize::try_from(header_count_max?).ok()?,
+        body_bytes_max: body_bytes_max?,
+        head_timeout: head_timeout?,
+        idle_timeout: idle_timeout?,
+        body_timeout: body_timeout?,
+        drain_timeout: drain_timeout?,
+    })
+}
+
+fn read_admin(
+    root: &mut Section<'_, '_>,
+    server: Option<&ServerConfig>,
+) -> Option<(SocketAddr, Option<PathBuf>)> {
+    let mut t = root.table("admin");
+    let listen = t.text("listen", "127.0.0.1:8081", parse_address);
+    if let (Some(listen), Some(server)) = (listen, server)
+        && listen.port() != 0
+        && listen.port() == server.listen.port()
+        && (listen.ip() == server.listen.ip()
+            || listen.ip().is_unspecified()
+            || server.listen.ip().is_unspecified())
+    {
+        t.error(
+            "listen",
+            format!("{listen} is taken by server.listen; give the admin plane another port"),
+        );
+    }
+    let socket = t.text_optional("socket", "admin.sock beside the database", parse_socket);
+    t.finish();
+    Some((listen?, socket?))
+}
+
+fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Option<StoreConfig> {
+    let mut t = root.table("store");
+    let path = t.text("path", "/var/lib/latchkey/latchkey.redb", parse_path);
+    let credential = systemd_credential(sources);
+    let note = match &credential {
+        Some(_) => "the systemd credential master.key",
+        None => "master.key beside the database",
+    };
+    let key_file = t.text_optional("master_key_file", note, parse_path);
+    if let (Some(path), Some(Some(key_file))) = (&path, &key_file)
+        && path == key_file
+    {
+        t.error(
+            "master_key_file",
+            "is the database itself; the master key lives beside it, never in it".into(),
+        );
+    }
+    t.finish();
+    let (path, key_file) = (path?, key_file?);
+    let master_key_creatable = key_file.is_some() || credential.is_none();
+    let master_key_file = key_file.or(credential).unwrap_or_else(|| beside(&path, "master.key"));
+    Some(StoreConfig { path, master_key_file, master_key_creatable })
+}
+
+/// The master key as systemd hands it over (`LoadCredential=master.key:…`), if it does.
+fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
+    let directory = sources.environment.get(OsStr::new("CREDENTIALS_DIRECTORY"))?;
+    let file = Path::new(directory).join("master.key");
+    file.is_file().then_some(file)
+}
+
+fn read_upstreams(root: &mut Section<'_, '_>) -> Option<BTreeMap<Name, UpstreamConfig>> {
+    let mut upstreams = BTreeMap::new();
+    let names = root.table_names("upstreams");
+    for text in &names {
+        let mut t = root.named_table("upstreams", text);
+        let name = Name::parse(text).map_err(|e| format!("{} is {e}", quote(text)));
+        let hint = "write e.g. url = \"http://127.0.0.1:9000\"";
+        let authority = t.text_required("url", hint, value::parse_upstream);
+        let connect_timeout = t.duration("connect_timeout", "2s", Span::TIMEOUT);
+        let response_timeout = t.duration("response_timeout", "30s", Span::TIMEOUT);
+        let body_timeout = t.duration("body_timeout", "30s", Span::TIMEOUT);
+        let idle_timeout = t.duration("idle_timeout", "60s", Span::TIMEOUT);
+        let idle_connections_max = t.integer("idle_connections_max", 64, (1, 65_536));
+        t.finish();
+        let name = match name {
+            Ok(name) => Some(name),
+            Err(message) => {
+                root.error("upstreams", message);
+                None
+            }
+        };
+        let upstream = || {
+            Some(UpstreamConfig {
+                authority: authority?,
+                connect_timeout: connect_timeout?,
+                response_timeout: response_timeout?,
+                body_timeout: body_timeout?,
+                idle_timeout: idle_timeout?,
+                idle_connections_max: count(idle_connections_max?)?,
+            })
+        };
+        if let (Some(name), Some(upstream)) = (name, upstream()) {
+            upstreams.insert(name, upstream);
+        }
+    }
+    (upstreams.len() == names.len()).then_some(upstreams)
+}
+
+fn read_origin(root: &mut Section<'_, '_>) -> Option<Rules> {
+    let mut t = root.table("origin");
+    let www_alias = t.boolean("www_alias", true);
+    let ignore_scheme =
+        t.text("scheme", "strict", |text| one_of(text, &[("strict", false), ("ignore", true)]));
+    t.finish();
+    Some(Rules { www_alias: www_alias?, ignore_scheme: ignore_scheme? })
+}
+
+fn read_widget(root: &mut Section<'_, '_>) -> Option<(WidgetPolicy, Duration)> {
+    let mut t = root.table("widget");
+    let lifetime = t.duration("lifetime", "24h", Span::LIFETIME);
+    let lifetime_max = t.duration("lifetime_max", "24h", Span::LIFETIME);
+    if let (Some(lifetime), Some(max)) = (lifetime, lifetime_max)
+        && lifetime > max
+    {
+        let (lifetime, max) = (value::show_duration(lifetime), value::show_duration(max));
+        t.error(
+            "lifetime",
+            format!("\"{lifetime}\" is longer than widget.lifetime_max, \"{max}\""),
+        );
+    }
+    let default = ["search", "suggestions", "compare", "analytics"];
+    let scopes = t.list("scopes", &default, value::parse_scope);
+    if let Some(scopes) = &scopes {
+        let bytes = scopes.iter().map(|s| s.len() + 1).sum::<usize>().saturating_sub(1);
+        if bytes > SCOPES_BYTES_MAX {
+            t.error(
+                "scopes",
+                format!("take {bytes} bytes together; a token has room for {SCOPES_BYTES_MAX}"),
+            );
+        }
+        for (i, scope) in scopes.iter().enumerate() {
+            if scopes.iter().take(i).any(|earlier| earlier == scope) {
+                t.error(&format!("scopes[{i}]"), format!("{} stands twice", quote(scope)));
+            }
+        }
+    }
+    let allow_loopback_origins = t.boolean("allow_loopback_origins", false);
+    let rotation = t.duration("signing_key_rotation", "30d", Span::LIFETIME);
+    t.finish();
+    let policy = WidgetPolicy {
+        lifetime: lifetime?,
+        lifetime_max: lifetime_max?,
+        scopes: scopes?,
+        allow_loopback_origins: allow_loopback_origins?,
+    };
+    Some((policy, rotation?))
+}
+
+fn read_failed_attempts(root: &mut Section<'_, '_>) -> Option<AttemptPolicy> {
+    let mut t = root.table("failed_attempts");
+    let limit = t.integer("limit", 20, (1, Quota::LIMIT_MAX.into()));
+    let window = t.duration("window", "1m", policies::WINDOW);
+    t.finish();
+    let quota = Quota::new(u32::try_from(limit?).ok()?, window?)?;
+    Some(AttemptPolicy { quota })
+}
+
+fn read_log(root: &mut Section<'_, '_>) -> Option<LogConfig> {
+    let mut t = root.table("log");
+    let level = t.text("level", "info", value::parse_log_level);
+    let format = t.text("format", "text", |text| {
+        one_of(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+    });
+    t.finish();
+    Some(LogConfig { level: level?, format: format? })
+}
+
+/// The value that `text` names among `choices`.
+pub(super) fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let found = choices.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<String> = choices.iter().map(|(name, _)| quote(name)).collect();
+        format!("{} is none of {}", quote(text), names.join(", "))
+    })
+}
+
+/// A name of the configuration.
+pub(super) fn parse_name(text: &str) -> Result<Name, String> {
+    Name::parse(text).map_err(|e| format!("{} is {e}", quote(text)))
+}
+
+/// A path of the file system.
+pub(super) fn parse_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(format!("{} is not a path", quote(text)));
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn parse_socket(text: &str) -> Result<PathBuf, String> {
+    if text.len() > SOCKET_PATH_BYTES_MAX {
+        return Err(format!(
+            "{} is longer than {SOCKET_PATH_BYTES_MAX} bytes, the most a unix socket's path \
+             may have",
+            quote(text)
+        ));
+    }
+    parse_path(text)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{} is not an address; write IP:PORT, e.g. \"127.0.0.1:8080\" or \"[::]:8080\"",
+            quote(text)
+        )
+    })
+}
+
+fn beside(database: &Path, name: &str) -> PathBuf {
+    database.with_file_name(name)
+}
+
+fn count(number: u64) -> Option<NonZeroUsize> {
+    NonZeroUsize::new(usize::try_from(number).ok()?)
+}

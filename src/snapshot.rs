@@ -1,0 +1,361 @@
+//! Compiled state, published atomically: what the request path reads instead of the store.
+//!
+//! A [`Snapshot`] is immutable. [`Published`] holds the current one; the admin plane replaces it
+//! with a patched copy after the store has acknowledged the change, so that a key whose
+//! revocation was answered is refused from then on. A copy shares everything that did not change:
+//! the maps are split into shards, and a patch copies one shard.
+//!
+//! This module neither reads the store nor decides anything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::clock::Timestamp;
+use crate::decision::Facts;
+use crate::decision::jwt::{KeySet, KeySets};
+use crate::decision::origin::{Origin, OriginError, OriginPattern};
+use crate::decision::policy::Policies;
+use crate::decision::principal::{ApiKey, Shop};
+use crate::decision::rate_limit::{Quota, QuotaOverride};
+use crate::decision::widget_token::SigningKey;
+use crate::id::{Name, ShopId, TokenId};
+use crate::secret::{Digest, Pepper};
+use crate::store::{KeyRecord, LimitRecord, ShopRecord, SigningKeyRecord, TokenRecord};
+
+/// The state decisions are made from.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Counts published snapshots.
+    pub generation: u64,
+    policies: Arc<Policies>,
+    policies_generation: u64,
+    pepper: Pepper,
+    cell_hasher: RandomState,
+    shops: ShardedMap<ShopId, Shop>,
+    api_keys: ShardedMap<Digest, ApiKey>,
+    signing_keys: Arc<[SigningKey]>,
+    revoked_tokens: ShardedMap<TokenId, Timestamp>,
+    key_sets: Arc<BTreeMap<Name, KeySet>>,
+}
+
+impl Snapshot {
+    /// A snapshot that knows the configuration and no credentials.
+    #[must_use]
+    pub fn new(policies: Arc<Policies>, pepper: Pepper) -> Self {
+        Self {
+            generation: 0,
+            policies,
+            policies_generation: 0,
+            pepper,
+            cell_hasher: RandomState::new(),
+            shops: ShardedMap::new(),
+            api_keys: ShardedMap::new(),
+            signing_keys: Arc::new([]),
+            revoked_tokens: ShardedMap::new(),
+            key_sets: Arc::default(),
+        }
+    }
+
+    /// Adds or replaces a shop.
+    pub fn put_shop(&mut self, shop: Shop) {
+        self.shops.insert(shop.id, shop);
+    }
+
+    /// Removes a shop and its API keys.
+    pub fn remove_shop(&mut self, id: &ShopId) {
+        self.shops.remove(id);
+        self.api_keys.retain(|key| key.shop != *id);
+    }
+
+    /// Adds or replaces an API key; a replaced one hands on its time of last use.
+    pub fn put_api_key(&mut self, mut key: ApiKey) {
+        if let Some(old) = self.api_keys.get(&key.digest) {
+            key.last_used_ms = Arc::clone(&old.last_used_ms);
+        }
+        self.api_keys.insert(key.digest, key);
+    }
+
+    /// Removes an API key: from now on it is unknown.
+    pub fn remove_api_key(&mut self, digest: &Digest) {
+        self.api_keys.remove(digest);
+    }
+
+    /// Replaces the keys that sign and verify widget tokens.
+    pub fn set_signing_keys<'r>(&mut self, keys: impl IntoIterator<Item = &'r SigningKeyRecord>) {
+        self.signing_keys = keys.into_iter().map(|k| SigningKey::new(k.id, &k.key)).collect();
+    }
+
+    /// Revokes a widget token; forgotten once the token has expired.
+    pub fn revoke_token(&mut self, token: &TokenRecord) {
+        self.revoked_tokens.insert(token.id, token.expires_at);
+    }
+
+    /// Forgets revoked tokens that have expired.
+    pub fn prune_revoked(&mut self, now: Timestamp) {
+        self.revoked_tokens.retain(|expires_at| *expires_at > now);
+    }
+
+    /// Replaces an issuer's key set.
+    pub fn put_key_set(&mut self, issuer: Name, set: KeySet) {
+        Arc::make_mut(&mut self.key_sets).insert(issuer, set);
+    }
+
+    /// Replaces the configuration; key sets of issuers it no longer has are dropped, and JWTs
+    /// verified under the old one are verified anew.
+    pub fn set_policies(&mut self, policies: Arc<Policies>) {
+        let kept = |name: &Name| policies.issuers.iter().any(|i| i.name == *name);
+        Arc::make_mut(&mut self.key_sets).retain(|name, _| kept(name));
+        self.policies = policies;
+        self.policies_generation += 1;
+    }
+
+    /// The compiled configuration, shared.
+    #[must_use]
+    pub fn shared_policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.policies)
+    }
+
+    /// How many shops and API keys there are.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.shops.len(), self.api_keys.len())
+    }
+
+    /// All API keys, in no order.
+    pub fn api_keys(&self) -> impl Iterator<Item = &ApiKey> {
+        self.api_keys.values()
+    }
+
+    /// All shops, in no order.
+    pub fn shops(&self) -> impl Iterator<Item = &Shop> {
+        self.shops.values()
+    }
+}
+
+impl Facts for Snapshot {
+    fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    fn policies_generation(&self) -> u64 {
+        self.policies_generation
+    }
+
+    fn pepper(&self) -> &Pepper {
+        &self.pepper
+    }
+
+    fn cell_hasher(&self) -> &RandomState {
+        &self.cell_hasher
+    }
+
+    fn api_key(&self, digest: &Digest) -> Option<&ApiKey> {
+        self.api_keys.get(digest)
+    }
+
+    fn shop(&self, id: &ShopId) -> Option<&Shop> {
+        self.shops.get(id)
+    }
+
+    fn signing_key(&self, id: u32) -> Option<&SigningKey> {
+        self.signing_keys.iter().find(|key| key.id == id)
+    }
+
+    fn is_token_revoked(&self, id: &TokenId) -> bool {
+        self.revoked_tokens.get(id).is_some()
+    }
+}
+
+impl KeySets for Snapshot {
+    fn key_set(&self, issuer: &Name) -> Option<&KeySet> {
+        self.key_sets.get(issuer)
+    }
+}
+
+/// The current snapshot. Readers never wait; writers take turns.
+#[derive(Debug)]
+pub struct Published {
+    current: ArcSwap<Snapshot>,
+    turn: Mutex<()>,
+}
+
+impl Published {
+    /// Publishes the first snapshot.
+    #[must_use]
+    pub fn new(first: Snapshot) -> Self {
+        Self { current: ArcSwap::from_pointee(first), turn: Mutex::new(()) }
+    }
+
+    /// The current snapshot, for the time of one decision.
+    #[must_use]
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// The current snapshot, to keep.
+    #[must_use]
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Publishes a changed copy. When this returns, every decision begun later sees the change.
+    pub fn patch(&self, change: impl FnOnce(&mut Snapshot)) {
+        // The guarded value is `()`: a panic under the lock cannot have left it half-changed.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.current.load());
+        next.generation += 1;
+        change(&mut next);
+        self.current.store(Arc::new(next));
+    }
+}
+
+/// A stored shop cannot be compiled: its URL or one of its origins does not parse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("shop `{shop}`: `{text}` is not usable as an origin: {error}")]
+pub struct CompileError {
+    /// The shop.
+    pub shop: ShopId,
+    /// What does not parse.
+    pub text: String,
+    /// Why.
+    pub error: OriginError,
+}
+
+/// Compiles a stored shop.
+pub fn compile_shop(record: &ShopRecord) -> Result<Shop, CompileError> {
+    let fault = |text: &str, error| CompileError { shop: record.id, text: text.to_owned(), error };
+    let pattern = |text: &String| OriginPattern::parse(text).map_err(|e| fault(text, e));
+    Ok(Shop {
+        id: record.id,
+        enabled: record.enabled,
+        url: Origin::parse(&record.url).map_err(|e| fault(&record.url, e))?,
+        widget_origins: record.widget_origins.iter().map(pattern).collect::<Result<_, _>>()?,
+        tokens_valid_from: record.tokens_valid_from,
+        limits: compile_limits(&record.limits),
+    })
+}
+
+/// Compiles a stored API key.
+#[must_use]
+pub fn compile_key(record: &KeyRecord) -> ApiKey {
+    let last_used_ms = record.last_used_at.map_or(0, Timestamp::unix_ms);
+    ApiKey {
+        id: record.id,
+        digest: record.digest,
+        shop: record.shop,
+        expires_at: record.expires_at,
+        grace_until: record.grace_until,
+        networks: record.networks.clone(),
+        limits: compile_limits(&record.limits),
+        last_used_ms: Arc::new(last_used_ms.into()),
+    }
+}
+
+/// Overrides were validated when they were written; one out of bounds all the same is left out,
+/// so that the policy's own quota applies.
+fn compile_limits(records: &[LimitRecord]) -> Vec<QuotaOverride> {
+    let compile = |record: &LimitRecord| {
+        let window = Duration::from_secs(record.window_s);
+        let burst = record.burst.unwrap_or(record.limit);
+        let quota = Quota::with_burst(record.limit, window, burst)?;
+        Some(QuotaOverride { policy: record.policy.clone(), quota })
+    };
+    records.iter().filter_map(compile).collect()
+}
+
+/// Shards of a map; a power of two. At 100,000 entries a shard holds about a hundred, so that a
+/// patch copies about 1,000 pointers and one small table.
+const SHARDS: usize = 1024;
+
+/// A map whose copies share what they have in common.
+#[derive(Debug)]
+struct ShardedMap<K, V> {
+    hasher: RandomState,
+    shards: Box<[Arc<Shard<K, V>>]>,
+}
+
+impl<K, V> Clone for ShardedMap<K, V> {
+    fn clone(&self) -> Self {
+        Self { hasher: self.hasher.clone(), shards: self.shards.clone() }
+    }
+}
+
+type Shard<K, V> = HashMap<K, Arc<V>, RandomState>;
+
+impl<K: Hash + Eq + Clone, V> ShardedMap<K, V> {
+    fn new() -> Self {
+        let hasher = RandomState::new();
+        let empty = Arc::new(HashMap::with_hasher(hasher.clone()));
+        Self { hasher, shards: vec![empty; SHARDS].into() }
+    }
+
+    fn index(&self, key: &K) -> usize {
+        // Middle bits: the table inside a shard uses the low and the top ones.
+        usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default() % SHARDS
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.shards.get(self.index(key))?.get(key).map(Arc::as_ref)
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        let index = self.index(&key);
+        if let Some(shard) = self.shards.get_mut(index) {
+            Arc::make_mut(shard).insert(key, Arc::new(value));
+        }
+    }
+
+    fn remove(&mut self, key: &K) {
+        let index = self.index(key);
+        if let Some(shard) = self.shards.get_mut(index).filter(|s| s.contains_key(key)) {
+            Arc::make_mut(shard).remove(key);
+        }
+    }
+
+    /// Keeps the values for which `keep` holds; shards that lose none stay shared.
+    fn retain(&mut self, keep: impl Fn(&V) -> bool) {
+        for shard in &mut self.shards {
+            if !shard.values().all(|v| keep(v)) {
+                Arc::make_mut(shard).retain(|_, v| keep(v));
+            }
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = &V> {
+        self.shards.iter().flat_map(|shard| shard.values().map(Arc::as_ref))
+    }
+
+    fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_share_shards_that_did_not_change() {
+        let mut map = ShardedMap::new();
+        for i in 0u32..5000 {
+            map.insert(i, i);
+        }
+        let mut copy = map.clone();
+        copy.insert(0, 5001);
+        copy.remove(&1);
+        copy.remove(&9999);
+        assert_eq!((map.get(&0), map.get(&1)), (Some(&0), Some(&1)));
+        assert_eq!((copy.get(&0), copy.get(&1)), (Some(&5001), None));
+        assert_eq!((map.len(), copy.len()), (5000, 4999));
+        let changed =
+            map.shards.iter().zip(&copy.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        assert!((1..=2).contains(&changed), "{changed}");
+        copy.retain(|v| *v != 5001);
+        assert_eq!(copy.get(&0), None);
+        assert_eq!(copy.values().count(), 4998);
+    }
+}

@@ -1,0 +1,155 @@
+//! The file that holds the master key: made once, readable by its owner alone.
+//!
+//! The key never stands in the database or its backups. Where the file lies is the caller's to
+//! say; this module reads, checks and makes it.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::file;
+use crate::secret::{Entropy, MasterKey};
+
+/// More than the key and the white space around it that an editor may leave.
+const FILE_BYTES_MAX: usize = 128;
+
+/// Whether [`load_or_create`] made the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It did.
+    Yes,
+    /// It was there.
+    No,
+}
+
+/// Why there is no master key. Holds nothing of the file's content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MasterKeyError {
+    /// There is no file.
+    #[error("there is no master key file {}: check the configured path", path.display())]
+    Missing {
+        /// The master key file.
+        path: PathBuf,
+    },
+    /// There is no file, and none may be made: a database exists that belongs to a lost key.
+    #[error(
+        "there is no master key file {}, and a new key would not open the existing database: \
+         put the file back from where it was backed up",
+        path.display()
+    )]
+    MissingForExistingStore {
+        /// The master key file.
+        path: PathBuf,
+    },
+    /// The file lets other users in.
+    #[error(
+        "the master key file {} has mode {mode:04o}, which lets others in: run `chmod 600 {}`",
+        path.display(), path.display()
+    )]
+    Mode {
+        /// The master key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file holds something else.
+    #[error(
+        "the master key file {} does not hold a master key (43 characters of base64url): put \
+         the right file back",
+        path.display()
+    )]
+    Malformed {
+        /// The master key file.
+        path: PathBuf,
+    },
+    /// The file could not be read or made.
+    #[error("the master key file {} could not be {action}: {detail}", path.display())]
+    Io {
+        /// The master key file.
+        path: PathBuf,
+        /// What was being done to it, as a participle.
+        action: &'static str,
+        /// What the operating system said.
+        detail: String,
+    },
+    /// The system's random number generator failed.
+    #[error("no master key could be made for {}: no random numbers", path.display())]
+    Entropy {
+        /// The master key file.
+        path: PathBuf,
+    },
+}
+
+/// Reads the master key of `path`.
+pub fn load(path: &Path) -> Result<MasterKey, MasterKeyError> {
+    read(path)?.ok_or_else(|| MasterKeyError::Missing { path: path.to_path_buf() })
+}
+
+/// Reads the master key of `path`, or, if there is no file and `may_create`, makes one: whole,
+/// on the disk, mode 0600, or not at all.
+///
+/// `may_create` must be false when the database exists: a new key would not open it.
+pub fn load_or_create(
+    path: &Path,
+    may_create: bool,
+    entropy: &dyn Entropy,
+) -> Result<(MasterKey, Created), MasterKeyError> {
+    if let Some(key) = read(path)? {
+        return Ok((key, Created::No));
+    }
+    if !may_create {
+        return Err(MasterKeyError::MissingForExistingStore { path: path.to_path_buf() });
+    }
+    create(path, entropy)
+}
+
+/// The key of `path`; `None` if there is no file.
+fn read(path: &Path) -> Result<Option<MasterKey>, MasterKeyError> {
+    let failed = |error: &io::Error| io_error(path, "read", error);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(&error)),
+    };
+    // Of the open file, not of the path: the file checked is the file read.
+    let metadata = file.metadata().map_err(|error| failed(&error))?;
+    let malformed = || MasterKeyError::Malformed { path: path.to_path_buf() };
+    if !metadata.is_file() {
+        return Err(malformed());
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(MasterKeyError::Mode { path: path.to_path_buf(), mode });
+    }
+    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
+    match file.take(FILE_BYTES_MAX as u64).read_to_string(&mut text) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(malformed()),
+        Err(error) => return Err(failed(&error)),
+    }
+    MasterKey::parse(&text).map(Some).ok_or_else(malformed)
+}
+
+/// Makes a new key in `path`. If another process was first, its key is the key.
+fn create(path: &Path, entropy: &dyn Entropy) -> Result<(MasterKey, Created), MasterKeyError> {
+    let key = MasterKey::generate(entropy)
+        .map_err(|_| MasterKeyError::Entropy { path: path.to_path_buf() })?;
+    let made = file::create_whole(path, |file| {
+        file.write_all(key.to_text().expose().as_bytes())?;
+        file.write_all(b"\n")
+    });
+    match made {
+        Ok(()) => Ok((key, Created::Yes)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            load(path).map(|key| (key, Created::No))
+        }
+        Err(error) => Err(io_error(path, "made", &error)),
+    }
+}
+
+fn io_error(path: &Path, action: &'static str, error: &io::Error) -> MasterKeyError {
+    MasterKeyError::Io { path: path.to_path_buf(), action, detail: error.to_string() }
+}

@@ -1,0 +1,332 @@
+//! What can be written within one transaction, and how it is taken back.
+//!
+//! Derived tables are kept here and nowhere else. No rule of the product is kept here: what a key
+//! may be is the caller's to check; but a key or a token always has its shop.
+
+use std::ops::{Bound, Deref};
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadableTable as _};
+
+use super::error::StoreError;
+use super::read::{Context, Opened, ReadTx, Source, seal_context};
+use super::records::{
+    AdminTokenRecord, IdempotencyRecord, KeyRecord, KeySetRecord, Record, SealedSigningKey,
+    ShopRecord, SigningKeyRecord, TokenRecord,
+};
+use super::schema::{self, Table};
+use crate::clock::Timestamp;
+use crate::id::{AdminTokenId, KeyId, ShopId, TokenId};
+
+/// Most entries that one call of a `prune_…` removes, to bound the time writers wait.
+pub const PRUNE_MAX: usize = 1_000;
+
+/// One entry as it was before a write.
+struct Before {
+    table: Table,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+/// Everything a transaction changed, as it was before, in the order of the changes.
+#[derive(Default)]
+pub(super) struct Undo(Vec<Before>);
+
+impl Undo {
+    /// Takes back every change, the last first. May be called again after a failure, in another
+    /// transaction.
+    pub(super) fn apply(
+        &self,
+        tx: &redb::WriteTransaction,
+        context: &Context,
+    ) -> Result<(), StoreError> {
+        for before in self.0.iter().rev() {
+            let mut table = schema::open(tx, before.table, &context.path)?;
+            let key = before.key.as_slice();
+            let undone = match &before.value {
+                Some(value) => table.insert(key, value.as_slice()),
+                None => table.remove(key),
+            };
+            undone.map_err(|error| context.failed("written", error))?;
+        }
+        Ok(())
+    }
+}
+
+/// A transaction that has only to be committed.
+pub(super) struct Ready {
+    pub(super) tx: redb::WriteTransaction,
+    /// Its number.
+    pub(super) commit: u64,
+    /// How to take it back.
+    pub(super) undo: Undo,
+}
+
+/// Begins a write whose commit survives a crash at any point: the data is on the disk before the
+/// root that names it (two phases), and the next open need not walk the file (quick repair).
+pub(super) fn begin_write(database: &Database) -> Result<redb::WriteTransaction, redb::Error> {
+    let mut tx = database.begin_write()?;
+    tx.set_durability(redb::Durability::Immediate)?;
+    tx.set_two_phase_commit(true);
+    tx.set_quick_repair(true);
+    Ok(tx)
+}
+
+/// How many commits the database has seen.
+pub(super) fn commit_number(tx: &redb::WriteTransaction, path: &Path) -> Result<u64, StoreError> {
+    let table = schema::open(tx, schema::META, path)?;
+    let found = table.get(schema::META_COMMIT);
+    let found = found.map_err(|error| StoreError::from_redb(path, "read", error.into()))?;
+    let bytes = found.and_then(|bytes| schema::id_of(bytes.value()));
+    Ok(bytes.map_or(0, u64::from_be_bytes))
+}
+
+/// Notes that the commit to come is number `number`.
+pub(super) fn set_commit_number(
+    tx: &redb::WriteTransaction,
+    number: u64,
+    path: &Path,
+) -> Result<(), StoreError> {
+    let mut table = schema::open(tx, schema::META, path)?;
+    let bytes = number.to_be_bytes();
+    let written = table.insert(schema::META_COMMIT, bytes.as_slice());
+    written.map_err(|error| StoreError::from_redb(path, "written", error.into()))?;
+    Ok(())
+}
+
+/// A view of the database and the changes made to it; see [`Store::write`](super::Store::write).
+pub struct WriteTx {
+    read: ReadTx,
+    undo: Undo,
+}
+
+impl Deref for WriteTx {
+    type Target = ReadTx;
+
+    fn deref(&self) -> &ReadTx {
+        &self.read
+    }
+}
+
+impl WriteTx {
+    pub(super) fn new(context: Arc<Context>, tx: redb::WriteTransaction) -> Self {
+        let source = Source::Write(Box::new(tx));
+        Self { read: ReadTx { context, source }, undo: Undo::default() }
+    }
+
+    /// Numbers the transaction for its commit; `None`, and aborted, if it changed nothing.
+    pub(super) fn prepare_commit(self) -> Result<Option<Ready>, StoreError> {
+        let Self { read, undo } = self;
+        let context = read.context;
+        let Source::Write(tx) = read.source else {
+            return Ok(None);
+        };
+        if undo.0.is_empty() {
+            tx.abort().map_err(|error| context.failed("read", error))?;
+            return Ok(None);
+        }
+        let commit = commit_number(&tx, &context.path)?.saturating_add(1);
+        set_commit_number(&tx, commit, &context.path)?;
+        Ok(Some(Ready { tx: *tx, commit, undo }))
+    }
+
+    /// Creates or replaces a shop.
+    pub fn put_shop(&mut self, shop: &ShopRecord) -> Result<(), StoreError> {
+        self.put(schema::SHOPS, &schema::shop_id(&shop.id), shop)
+    }
+
+    /// Deletes a shop, its keys and its widget tokens; `false` if there was none.
+    pub fn delete_shop(&mut self, id: &ShopId) -> Result<bool, StoreError> {
+        for key in self.ids_of_shop::<8>(schema::KEYS_BY_SHOP, id, None, usize::MAX)? {
+            self.delete_key(KeyId(u64::from_be_bytes(key)))?;
+        }
+        for token in self.ids_of_shop::<16>(schema::TOKENS_BY_SHOP, id, None, usize::MAX)? {
+            self.delete_token(TokenId(u128::from_be_bytes(token)))?;
+        }
+        self.remove(schema::SHOPS, &schema::shop_id(id))
+    }
+
+    /// Creates or replaces an API key; [`StoreError::NoSuchShop`] if its shop is not there.
+    pub fn put_key(&mut self, key: &KeyRecord) -> Result<(), StoreError> {
+        self.require_shop(&key.shop)?;
+        let id = schema::key_id(key.id);
+        if let Some(old) = self.key(key.id)?.filter(|old| old.shop != key.shop) {
+            self.remove(schema::KEYS_BY_SHOP, &schema::of_shop(&old.shop, &id))?;
+        }
+        self.insert(schema::KEYS_BY_SHOP, &schema::of_shop(&key.shop, &id), &[])?;
+        self.put(schema::KEYS, &id, key)
+    }
+
+    /// Deletes an API key: revokes it. `false` if there was none.
+    pub fn delete_key(&mut self, id: KeyId) -> Result<bool, StoreError> {
+        let Some(key) = self.key(id)? else {
+            return Ok(false);
+        };
+        let id = schema::key_id(id);
+        self.remove(schema::KEYS_BY_SHOP, &schema::of_shop(&key.shop, &id))?;
+        self.remove(schema::KEYS, &id)
+    }
+
+    /// Notes when keys were last used. Times only move forward; keys that are gone are skipped.
+    pub fn touch_keys(&mut self, used: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
+        for (id, at) in used {
+            let Some(mut key) = self.key(*id)? else {
+                continue;
+            };
+            if key.last_used_at < Some(*at) {
+                key.last_used_at = Some(*at);
+                self.put(schema::KEYS, &schema::key_id(*id), &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates or replaces a widget token; [`StoreError::NoSuchShop`] if its shop is not there.
+    pub fn put_token(&mut self, token: &TokenRecord) -> Result<(), StoreError> {
+        self.require_shop(&token.shop)?;
+        self.delete_token(token.id)?;
+        let id = schema::token_id(token.id);
+        let by_expiry = schema::at_time(token.expires_at, &id);
+        self.insert(schema::TOKENS_BY_EXPIRY, &by_expiry, &[])?;
+        let by_shop = schema::of_shop(&token.shop, &id);
+        self.insert(schema::TOKENS_BY_SHOP, &by_shop, &[])?;
+        self.put(schema::TOKENS, &id, token)
+    }
+
+    /// Removes up to [`PRUNE_MAX`] widget tokens that expired at or before `now`, the oldest
+    /// first; how many. As many as that means there may be more.
+    pub fn prune_tokens(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        let end = schema::at_time(now, &[0xff; 17]);
+        let ids = self.ids::<16>(schema::TOKENS_BY_EXPIRY, Bound::Unbounded, &end, PRUNE_MAX)?;
+        for id in &ids {
+            self.delete_token(TokenId(u128::from_be_bytes(*id)))?;
+        }
+        Ok(ids.len())
+    }
+
+    /// Creates or replaces a signing key, sealed.
+    pub fn put_signing_key(&mut self, key: &SigningKeyRecord) -> Result<(), StoreError> {
+        let context = &self.read.context;
+        let sealed =
+            context.sealer.seal(context.entropy.as_ref(), &seal_context(key.id), key.key.expose());
+        let stored = SealedSigningKey {
+            id: key.id,
+            sealed: sealed.map_err(|_| StoreError::Entropy { path: context.path.clone() })?,
+            created_at: key.created_at,
+            retired_at: key.retired_at,
+            last_expiry: key.last_expiry,
+        };
+        self.put(schema::SIGNING_KEYS, &key.id.to_be_bytes(), &stored)
+    }
+
+    /// Deletes a signing key; `false` if there was none.
+    pub fn delete_signing_key(&mut self, id: u32) -> Result<bool, StoreError> {
+        self.remove(schema::SIGNING_KEYS, &id.to_be_bytes())
+    }
+
+    /// Creates or replaces an admin token.
+    pub fn put_admin_token(&mut self, token: &AdminTokenRecord) -> Result<(), StoreError> {
+        let id = schema::admin_token_id(token.id);
+        self.put(schema::ADMIN_TOKENS, &id, token)
+    }
+
+    /// Deletes an admin token: revokes it. `false` if there was none.
+    pub fn delete_admin_token(&mut self, id: AdminTokenId) -> Result<bool, StoreError> {
+        self.remove(schema::ADMIN_TOKENS, &schema::admin_token_id(id))
+    }
+
+    /// Keeps an issuer's last good key set.
+    pub fn put_key_set(&mut self, set: &KeySetRecord) -> Result<(), StoreError> {
+        self.put(schema::KEY_SETS, set.issuer.as_str().as_bytes(), set)
+    }
+
+    /// Notes what was made under the idempotency key whose digest, with its principal, is `key`.
+    pub fn put_idempotency(
+        &mut self,
+        key: &[u8; 32],
+        made: &IdempotencyRecord,
+    ) -> Result<(), StoreError> {
+        self.delete_idempotency(key)?;
+        let by_age = schema::at_time(made.created_at, key);
+        self.insert(schema::IDEMPOTENCY_BY_AGE, &by_age, &[])?;
+        self.put(schema::IDEMPOTENCY, key, made)
+    }
+
+    /// Removes up to [`PRUNE_MAX`] notes of [`WriteTx::put_idempotency`] made before `before`,
+    /// the oldest first; how many. As many as that means there may be more.
+    pub fn prune_idempotency(&mut self, before: Timestamp) -> Result<usize, StoreError> {
+        let end = schema::at_time(before, &[]);
+        let table = schema::IDEMPOTENCY_BY_AGE;
+        let keys = self.ids::<32>(table, Bound::Unbounded, &end, PRUNE_MAX)?;
+        for key in &keys {
+            self.delete_idempotency(key)?;
+        }
+        Ok(keys.len())
+    }
+
+    fn delete_token(&mut self, id: TokenId) -> Result<(), StoreError> {
+        let Some(token) = self.token(id)? else {
+            return Ok(());
+        };
+        let id = schema::token_id(id);
+        let by_expiry = schema::at_time(token.expires_at, &id);
+        self.remove(schema::TOKENS_BY_EXPIRY, &by_expiry)?;
+        self.remove(schema::TOKENS_BY_SHOP, &schema::of_shop(&token.shop, &id))?;
+        self.remove(schema::TOKENS, &id).map(drop)
+    }
+
+    fn delete_idempotency(&mut self, key: &[u8; 32]) -> Result<(), StoreError> {
+        let Some(made) = self.idempotency(key)? else {
+            return Ok(());
+        };
+        let by_age = schema::at_time(made.created_at, key);
+        self.remove(schema::IDEMPOTENCY_BY_AGE, &by_age)?;
+        self.remove(schema::IDEMPOTENCY, key).map(drop)
+    }
+
+    fn require_shop(&self, id: &ShopId) -> Result<(), StoreError> {
+        if self.has(schema::SHOPS, &schema::shop_id(id))? {
+            return Ok(());
+        }
+        Err(StoreError::NoSuchShop { shop: *id })
+    }
+
+    fn put<R: Record>(&mut self, table: Table, key: &[u8], record: &R) -> Result<(), StoreError> {
+        let bytes = record.encode();
+        let bytes = bytes.map_err(|error| self.read.context.bad_record(table, &error))?;
+        self.insert(table, key, &bytes)
+    }
+
+    fn insert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.change(table, key, Some(value)).map(drop)
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        self.change(table, key, None)
+    }
+
+    /// Writes or removes one entry and notes how it was; whether there was one.
+    fn change(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        let context = &self.read.context;
+        let mut opened = match self.read.open(table)? {
+            Opened::Write(opened) => opened,
+            // Unreachable: `new` takes a write transaction.
+            Opened::Read(_) => return Err(context.failed("written", redb::Error::DatabaseClosed)),
+        };
+        let before = match value {
+            Some(value) => opened.insert(key, value),
+            None => opened.remove(key),
+        };
+        let before = before.map_err(|error| context.failed("written", error))?;
+        let before = before.map(|bytes| bytes.value().to_vec());
+        let existed = before.is_some();
+        self.undo.0.push(Before { table, key: key.to_vec(), value: before });
+        Ok(existed)
+    }
+}
