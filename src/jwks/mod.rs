@@ -476,3 +476,6 @@ fn next_delay(failures: u32, interval: Duration) -> Duration {
         .min(RETRY_MAX)
         .min(interval)
 }
+
+#[cfg(test)]
+mod tests;
