@@ -16,6 +16,8 @@ mod print;
 mod raw;
 mod read;
 mod reload;
+mod report;
+mod scalar;
 mod validate;
 mod value;
 
@@ -319,3 +321,6 @@ impl Config {
         self.effective.render()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,11 +82,18 @@ fn escape(text: &str) -> String {
             '\n' => escaped.push_str("\\n"),
             '\t' => escaped.push_str("\\t"),
             '\r' => escaped.push_str("\\r"),
-            c if c.is_control() => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if c.is_control() => escaped.extend(unicode_escape(c)),
             c => escaped.push(c),
         }
     }
     escaped
+}
+
+/// `\u` and four digits; no control character has more.
+fn unicode_escape(c: char) -> impl Iterator<Item = char> {
+    let digit = move |shift: u32| char::from_digit(u32::from(c) >> shift & 0xf, 16);
+    let digits = [12, 8, 4, 0].into_iter().filter_map(digit);
+    ['\\', 'u'].into_iter().chain(digits)
 }
 
 /// A whole number of `ms`, `s`, `m`, `h` or `d`, as in `"250ms"`.
@@ -112,7 +119,10 @@ pub(super) fn show_duration(duration: Duration) -> String {
         (60_000, "m"),
         (1000, "s"),
     ];
-    match units.iter().find(|(unit, _)| ms > 0 && ms % unit == 0) {
+    match units
+        .iter()
+        .find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit))
+    {
         Some((unit, name)) => format!("{}{name}", ms / unit),
         None if ms == 0 => "0s".into(),
         None => format!("{ms}ms"),
@@ -137,7 +147,7 @@ pub(super) fn show_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units
         .iter()
-        .find(|(unit, _)| bytes > 0 && bytes % unit == 0)
+        .find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit))
     {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
