@@ -94,7 +94,7 @@ mod tests {
                 Level::INFO,
                 false,
             ),
-            ("info, latchkey=trace", "latchkey", Level::TRACE, true),
+            ("info,latchkey=trace", "latchkey", Level::TRACE, true),
         ] {
             let targets: Targets = text.parse().unwrap();
             assert_eq!(targets.would_enable(target, &level), enabled, "{text}");

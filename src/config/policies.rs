@@ -93,10 +93,11 @@ fn read_route(
 }
 
 fn read_target(t: &mut Section<'_, '_>, upstreams: Option<&Upstreams>) -> Result<Target, Noted> {
+    let has_upstream = t.has("upstream");
     if t.has("answer") {
         let answers = [("widget_token", Target::IssueWidgetToken)];
         let answer = t.text_required("answer", "", |text| one_of(text, &answers));
-        if t.has("upstream") {
+        if has_upstream {
             let message = "stands beside `answer`; a route has one or the other";
             return Err(t.error("upstream", message.into()));
         }

@@ -10,7 +10,7 @@ use figment::value::{Dict, Value};
 
 use super::print::Line;
 use super::raw::{Place, Tree};
-use super::report::{Noted, Report};
+use super::report::{Noted, Report, collect_all};
 use super::scalar::{
     Kind, coerce, read_bytes, read_duration, read_integer, read_list, read_names, read_text,
     unknown,
@@ -148,8 +148,8 @@ impl<'r, 't> Section<'r, 't> {
     }
 
     /// Whether `key` is written (or has a default in a table of defaults).
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.peek(key).is_some()
+    pub(super) fn has(&mut self, key: &'static str) -> bool {
+        self.find(key).is_some()
     }
 
     /// Whether the table itself is one of the defaults.

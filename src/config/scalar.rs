@@ -64,7 +64,7 @@ pub(super) fn read_duration(written: &Value, span: Span) -> Result<Duration, Str
 /// An integer in a range that does not hold zero.
 pub(super) fn read_integer(written: &Value, (min, max): (u32, u32)) -> Result<NonZeroU32, String> {
     let shown = value::show(written);
-    let whole = written.to_i128();
+    let whole = value::integer(written);
     let number = whole.ok_or_else(|| format!("{shown} is not a whole number"))?;
     let (low, high) = (i128::from(min), i128::from(max));
     let number = in_range(number, (low, high), || format!("{min} to {max}"), &shown)?;
@@ -77,7 +77,7 @@ pub(super) fn read_integer(written: &Value, (min, max): (u32, u32)) -> Result<No
 /// A size in bytes.
 pub(super) fn read_bytes(written: &Value, (min, max): (u64, u64)) -> Result<u64, String> {
     let shown = value::show(written);
-    let number = || written.to_i128().and_then(|n| u64::try_from(n).ok());
+    let number = || value::integer(written).and_then(|n| u64::try_from(n).ok());
     let parsed = written.as_str().map_or_else(number, value::parse_bytes);
     let bytes = parsed.ok_or_else(|| {
         format!("{shown} is not a size; write e.g. \"16KiB\", \"64MiB\", or bytes")

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use figment::value::{Num, Value};
+use figment::value::Value;
 use http::Uri;
 use http::uri::Authority;
 
@@ -38,7 +38,10 @@ pub(super) fn render(value: &Value) -> String {
         Value::String(_, text) => format!("\"{}\"", escape(text)),
         Value::Char(_, c) => format!("\"{}\"", escape(&c.to_string())),
         Value::Bool(_, yes) => yes.to_string(),
-        Value::Num(_, number) => render_number(*number),
+        Value::Num(_, number) => match integer(value) {
+            Some(integer) => integer.to_string(),
+            None => format!("{:?}", number.to_f64().unwrap_or_default()),
+        },
         Value::Empty(..) => "\"\"".into(),
         Value::Array(_, items) => {
             let items: Vec<String> = items.iter().map(render).collect();
@@ -64,13 +67,10 @@ pub(super) fn render_key(key: &str) -> String {
     }
 }
 
-fn render_number(number: Num) -> String {
-    match (number.to_i128(), number.to_u128(), number.to_f64()) {
-        (Some(integer), _, _) => integer.to_string(),
-        (None, Some(integer), _) => integer.to_string(),
-        (None, None, Some(float)) => format!("{float:?}"),
-        (None, None, None) => "0".into(),
-    }
+/// `value` as an integer, if it is one.
+pub(super) fn integer(value: &Value) -> Option<i128> {
+    let unsigned = || value.to_u128().and_then(|n| i128::try_from(n).ok());
+    value.to_i128().or_else(unsigned)
 }
 
 fn escape(text: &str) -> String {
@@ -260,9 +260,9 @@ pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
             && t.bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b))
     };
-    let sound = |directive: &str| match directive.trim().split_once('=') {
+    let sound = |directive: &str| match directive.split_once('=') {
         Some((module, level)) => target(module) && LEVELS.contains(&level),
-        None => LEVELS.contains(&directive.trim()),
+        None => LEVELS.contains(&directive),
     };
     if text.split(',').all(sound) {
         Ok(text.to_owned())
