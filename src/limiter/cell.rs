@@ -46,11 +46,7 @@ impl Address {
         };
         let hash = (mix(seed) & !(HASH_ONE - 1)).max(HASH_ONE);
         let place = mix(!seed);
-        Self {
-            owner: hash | window,
-            first: place >> 32,
-            second: place & u64::from(u32::MAX),
-        }
+        Self { owner: hash | window, first: place >> 32, second: place & u64::from(u32::MAX) }
     }
 
     /// The two buckets among `count`, a power of two; the same one twice only if there is one.
@@ -58,11 +54,7 @@ impl Address {
         let mask = count.saturating_sub(1);
         let first = usize::try_from(self.first).unwrap_or_default() & mask;
         let second = usize::try_from(self.second).unwrap_or_default() & mask;
-        if first == second {
-            (first, (first ^ 1) & mask)
-        } else {
-            (first, second)
-        }
+        if first == second { (first, (first ^ 1) & mask) } else { (first, second) }
     }
 }
 
@@ -270,9 +262,7 @@ impl Cell {
     }
 
     fn swap_state(&self, from: u64, to: u64) -> bool {
-        self.state
-            .compare_exchange(from, to, SeqCst, SeqCst)
-            .is_ok()
+        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 }
 

@@ -49,15 +49,8 @@ pub(super) struct Step {
 
 impl Step {
     fn refused(reset_us: u64) -> Self {
-        let standing = Standing {
-            remaining: 0,
-            reset_us,
-            exceeded: true,
-        };
-        Self {
-            standing,
-            next: None,
-        }
+        let standing = Standing { remaining: 0, reset_us, exceeded: true };
+        Self { standing, next: None }
     }
 
     fn passed(next: u64, remaining: u64, reset_us: u64) -> Self {
@@ -66,10 +59,7 @@ impl Step {
             reset_us,
             exceeded: false,
         };
-        Self {
-            standing,
-            next: Some(next),
-        }
+        Self { standing, next: Some(next) }
     }
 }
 
@@ -174,17 +164,11 @@ struct Place {
 
 impl Place {
     fn plus(self, units: u64) -> Self {
-        Self {
-            charge: self.charge + units,
-            rest: self.rest,
-        }
+        Self { charge: self.charge + units, rest: self.rest }
     }
 
     fn minus(self, units: u64) -> Self {
-        Self {
-            charge: self.charge.saturating_sub(units),
-            rest: self.rest,
-        }
+        Self { charge: self.charge.saturating_sub(units), rest: self.rest }
     }
 }
 
@@ -228,14 +212,7 @@ impl Bucket {
         let charge = ((within + 1) * self.limit).div_ceil(self.window) - 1;
         let rest = within - charge * self.window / self.limit;
         let charge = windows * self.limit + charge;
-        if rest < self.gap {
-            Place { charge, rest }
-        } else {
-            Place {
-                charge: charge + 1,
-                rest: 0,
-            }
-        }
+        if rest < self.gap { Place { charge, rest } } else { Place { charge: charge + 1, rest: 0 } }
     }
 
     fn units(&self, place: Place) -> u64 {
@@ -299,11 +276,7 @@ fn distance(present: u64, index: u64) -> Distance {
 }
 
 fn unpack(word: u64) -> (u64, u64, u64) {
-    (
-        word >> 36 & INDEX_MASK,
-        word >> 18 & COUNT_MASK,
-        word & COUNT_MASK,
-    )
+    (word >> 36 & INDEX_MASK, word >> 18 & COUNT_MASK, word & COUNT_MASK)
 }
 
 fn pack(index: u64, current: u64, previous: u64) -> u64 {
@@ -334,11 +307,7 @@ impl Window {
             Distance::Past => self.hold(0, 0),
             Distance::Ahead(windows) => {
                 // Time never runs back for a cell: for it, now is the start of its window.
-                let start = Self {
-                    index: self.index + windows,
-                    elapsed_us: 0,
-                    ..*self
-                };
+                let start = Self { index: self.index + windows, elapsed_us: 0, ..*self };
                 let mut step = start.hold(current, previous);
                 let ahead_us = windows * self.length_us - self.elapsed_us;
                 step.standing.reset_us = step.standing.reset_us.saturating_add(ahead_us);

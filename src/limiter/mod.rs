@@ -116,10 +116,7 @@ impl Limiter {
     #[must_use]
     pub fn occupancy(&self, now: Monotonic) -> usize {
         let cells = self.buckets.iter().flat_map(|bucket| &bucket.0);
-        cells
-            .inspect(|cell| cell.clear_expired(now))
-            .filter(|cell| cell.is_live(now))
-            .count()
+        cells.inspect(|cell| cell.clear_expired(now)).filter(|cell| cell.is_live(now)).count()
     }
 
     /// How many charges found no cell and went to an overflow cell since the start.
@@ -383,10 +380,7 @@ impl Tally {
     }
 
     fn refused(self) -> Charged {
-        Charged {
-            admitted: false,
-            ..self.charged()
-        }
+        Charged { admitted: false, ..self.charged() }
     }
 }
 

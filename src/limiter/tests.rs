@@ -20,14 +20,7 @@ fn at(us: u64) -> Monotonic {
 }
 
 fn charge(cell: u64, algorithm: Algorithm, quota: Quota) -> Charge {
-    Charge {
-        cell,
-        policy: 0,
-        quota,
-        algorithm,
-        cost: NonZeroU32::MIN,
-        shadow: false,
-    }
+    Charge { cell, policy: 0, quota, algorithm, cost: NonZeroU32::MIN, shadow: false }
 }
 
 fn quota(limit: u32, window_s: u64, burst: u32) -> Quota {
@@ -84,11 +77,7 @@ fn token_bucket_table() {
     check(
         BUCKET,
         quota(7, 60, 7),
-        &[
-            (0, 7, (true, 0, 60 * S)),
-            (0, 1, (false, 0, 8_571_429)),
-            (60 * S, 7, (true, 0, 60 * S)),
-        ],
+        &[(0, 7, (true, 0, 60 * S)), (0, 1, (false, 0, 8_571_429)), (60 * S, 7, (true, 0, 60 * S))],
     );
     // A burst that would take 22,000 years to refill is cut to 35 years, and nothing overflows.
     let (_, remaining, _) = standing(
@@ -121,11 +110,7 @@ fn sliding_window_table() {
     );
     // Windows are whole seconds, as announced.
     let odd = Quota::new(2, Duration::from_millis(1500)).unwrap();
-    check(
-        WINDOW,
-        odd,
-        &[(0, 2, (true, 0, 4 * S)), (S, 1, (false, 0, 2 * S))],
-    );
+    check(WINDOW, odd, &[(0, 2, (true, 0, 4 * S)), (S, 1, (false, 0, 2 * S))]);
 }
 
 /// Reference: a token bucket as an exact fraction, and a window by the list of its requests.
@@ -140,12 +125,7 @@ struct Model {
 impl Model {
     fn new(charge: Charge) -> Self {
         let full = u128::from(charge.quota.burst.get()) * u128::from(charge.quota.window_us.get());
-        Self {
-            charge,
-            tokens: full,
-            at_us: 0,
-            spent: Vec::new(),
-        }
+        Self { charge, tokens: full, at_us: 0, spent: Vec::new() }
     }
 
     fn refill(&mut self, us: u64) {
@@ -191,34 +171,26 @@ impl Model {
 fn any_charge(cell: u64) -> impl Strategy<Value = Charge> {
     let windows = prop_oneof![Just(1u64), Just(7), Just(60), 1u64..4000];
     let limits = prop_oneof![1u32..12, 1u32..1000, Just(Quota::LIMIT_MAX)];
-    (
-        limits,
-        windows,
-        1u32..20,
-        1u32..4,
-        any::<bool>(),
-        any::<bool>(),
-    )
-        .prop_map(move |(limit, window, burst, cost, bucket, shadow)| Charge {
+    (limits, windows, 1u32..20, 1u32..4, any::<bool>(), any::<bool>()).prop_map(
+        move |(limit, window, burst, cost, bucket, shadow)| Charge {
             cell,
             policy: 0,
             quota: quota(limit, window, burst),
             algorithm: if bucket { BUCKET } else { WINDOW },
             cost: NonZeroU32::new(cost.min(burst).min(limit)).unwrap(),
             shadow,
-        })
+        },
+    )
 }
 
 /// A time near `us` where the model and the limiter could disagree by rounding: the limiter may
 /// be 1/16 µs off, so whether the model agrees one microsecond to either side.
 fn nearly(model: &mut Model, us: u64, admitted: bool) -> bool {
     let (at_us, tokens) = (model.at_us, model.tokens);
-    let near = [us + 1, us.saturating_sub(1).max(at_us)]
-        .into_iter()
-        .any(|t| {
-            (model.at_us, model.tokens) = (at_us, tokens);
-            model.left(t).is_some() == admitted
-        });
+    let near = [us + 1, us.saturating_sub(1).max(at_us)].into_iter().any(|t| {
+        (model.at_us, model.tokens) = (at_us, tokens);
+        model.left(t).is_some() == admitted
+    });
     (model.at_us, model.tokens) = (at_us, tokens);
     near
 }
