@@ -77,12 +77,7 @@ impl TokenSigner {
             (EncodingKey::from_ec_der(pkcs8.as_ref()), jwk)
         };
         name_jwk(&mut jwk, kid, algorithm);
-        Ok(Self {
-            algorithm,
-            key,
-            kid: kid.to_owned(),
-            jwk,
-        })
+        Ok(Self { algorithm, key, kid: kid.to_owned(), jwk })
     }
 
     /// A signer with an RSA key in PEM (PKCS#8 or PKCS#1).
@@ -100,12 +95,7 @@ impl TokenSigner {
         let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
         let mut jwk = json!({"kty": "RSA", "n": n, "e": e});
         name_jwk(&mut jwk, kid, algorithm);
-        Ok(Self {
-            algorithm,
-            key,
-            kid: kid.to_owned(),
-            jwk,
-        })
+        Ok(Self { algorithm, key, kid: kid.to_owned(), jwk })
     }
 
     /// The public key as a JWK with `kid`, `alg` and `use` (RFC 7517 §4).
@@ -132,10 +122,7 @@ impl TokenSigner {
     /// `Signing` if the system gives no randomness.
     pub fn sign_parts(&self, header: &str, claims: &str) -> Result<String, Error> {
         install_provider();
-        let (header, claims) = (
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(claims),
-        );
+        let (header, claims) = (URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let message = format!("{header}.{claims}");
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm)?;
         Ok(format!("{message}.{signature}"))
@@ -411,10 +398,7 @@ mod tests {
     fn keys(algorithm: Algorithm) -> (EncodingKey, Vec<DecodingKey>) {
         if HMAC.contains(&algorithm) {
             let secret = b"a shared secret of thirty-two byte";
-            return (
-                EncodingKey::from_secret(secret),
-                vec![DecodingKey::from_secret(secret)],
-            );
+            return (EncodingKey::from_secret(secret), vec![DecodingKey::from_secret(secret)]);
         }
         if algorithm.family() == AlgorithmFamily::Rsa {
             let key = EncodingKey::from_rsa_pem(RSA_PEM).unwrap();
@@ -470,10 +454,7 @@ mod tests {
                 EncodingKey::from_ec_der(b""),
                 EncodingKey::from_ed_der(&[0x30; 80]),
             ];
-            for key in families
-                .iter()
-                .filter(|k| k.family() != AlgorithmFamily::Hmac)
-            {
+            for key in families.iter().filter(|k| k.family() != AlgorithmFamily::Hmac) {
                 assert!(new_signer(algorithm, key).is_err(), "{algorithm:?}");
             }
             let bad = [
@@ -520,9 +501,6 @@ mod tests {
         assert!(TokenSigner::from_rsa_pem("k", Algorithm::ES256, RSA_PEM).is_err());
         assert!(TokenSigner::from_rsa_pem("k", Algorithm::RS256, b"no key").is_err());
         let signer = TokenSigner::generate("k", Algorithm::EdDSA).unwrap();
-        assert_eq!(
-            format!("{signer:?}"),
-            "TokenSigner { algorithm: EdDSA, kid: \"k\", .. }"
-        );
+        assert_eq!(format!("{signer:?}"), "TokenSigner { algorithm: EdDSA, kid: \"k\", .. }");
     }
 }

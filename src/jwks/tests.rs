@@ -61,10 +61,7 @@ impl Provider {
         self.hits.fetch_add(1, Ordering::Relaxed);
         let _open = self.gate.acquire().await.unwrap();
         let answers = self.answers.lock().unwrap();
-        let (status, body) = answers
-            .get(request.uri().path())
-            .cloned()
-            .unwrap_or((404, vec![]));
+        let (status, body) = answers.get(request.uri().path()).cloned().unwrap_or((404, vec![]));
         Response::builder()
             .status(status)
             .header("location", "/elsewhere")
@@ -73,10 +70,7 @@ impl Provider {
     }
 
     fn put(&self, path: &str, status: u16, body: impl Into<Vec<u8>>) {
-        self.answers
-            .lock()
-            .unwrap()
-            .insert(path.to_owned(), (status, body.into()));
+        self.answers.lock().unwrap().insert(path.to_owned(), (status, body.into()));
     }
 
     fn url(&self, path: &str) -> String {
@@ -138,12 +132,7 @@ fn source(source: KeySource) -> IssuerSource {
 }
 
 fn jwks_of(kids: &[&str]) -> String {
-    let jwk = |kid: &&str| {
-        TokenSigner::generate(kid, Algorithm::EdDSA)
-            .unwrap()
-            .jwk()
-            .clone()
-    };
+    let jwk = |kid: &&str| TokenSigner::generate(kid, Algorithm::EdDSA).unwrap().jwk().clone();
     json!({ "keys": kids.iter().map(jwk).collect::<Vec<_>>() }).to_string()
 }
 
@@ -152,18 +141,10 @@ impl World {
     fn new(from: KeySource) -> Self {
         let (refreshed, events) = mpsc::channel(64);
         let published = Mutex::default();
-        let sink = Arc::new(Sink {
-            published,
-            refreshed,
-        });
+        let sink = Arc::new(Sink { published, refreshed });
         let clock = Arc::new(ManualClock::at(AT));
         let jwks = Arc::new(Jwks::new(vec![source(from)], sink.clone(), clock.clone()));
-        Self {
-            jwks,
-            sink,
-            clock,
-            events,
-        }
+        Self { jwks, sink, clock, events }
     }
 
     /// The same, running; the outcome is that of the first fetch.
@@ -181,14 +162,8 @@ impl World {
     /// The kids of the published set; empty if none was ever published.
     fn kids(&self) -> Vec<String> {
         let published = self.sink.published.lock().unwrap();
-        let keys = published
-            .get(&idp())
-            .map(|(set, _)| set.keys())
-            .unwrap_or_default();
-        keys.iter()
-            .filter_map(|k| k.kid())
-            .map(ToOwned::to_owned)
-            .collect()
+        let keys = published.get(&idp()).map(|(set, _)| set.keys()).unwrap_or_default();
+        keys.iter().filter_map(|k| k.kid()).map(ToOwned::to_owned).collect()
     }
 
     fn status(&self) -> IssuerStatus {
@@ -196,10 +171,7 @@ impl World {
     }
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "it is compared with whole outcomes"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "it is compared with whole outcomes")]
 fn fetched(keys: usize, skipped: usize) -> Outcome {
     Ok(Refreshed::Fetched { keys, skipped })
 }
@@ -216,19 +188,13 @@ async fn by_url_by_discovery_by_file() {
         let document = json!({"issuer": "https://idp.example", "jwks_uri": provider.url("/jwks")});
         provider.put(path, 200, document.to_string());
         let (world, first) = World::run(KeySource::Discovery(provider.url(base))).await;
-        assert_eq!(
-            (first, world.kids()),
-            (fetched(2, 0), vec!["a".into(), "b".into()])
-        );
+        assert_eq!((first, world.kids()), (fetched(2, 0), vec!["a".into(), "b".into()]));
     }
     let (world, first) = World::run(KeySource::JwksUrl(provider.url("/jwks"))).await;
     assert_eq!(first, fetched(2, 0));
     assert_eq!(world.sink.published.lock().unwrap()[&idp()].1, json);
     let status = world.status();
-    assert_eq!(
-        (status.last_success, status.last_error, status.keys),
-        (Some(AT), None, 2)
-    );
+    assert_eq!((status.last_success, status.last_error, status.keys), (Some(AT), None, 2));
     assert_eq!(status.next_refresh, Some(AT + Duration::from_secs(300)));
 
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -256,11 +222,7 @@ async fn a_failed_refresh_keeps_the_last_good_set() {
         (200, b"<html>".to_vec(), "not JSON"),
         (200, b"{}".to_vec(), "not a key set"),
         (200, b"{\"keys\":[]}".to_vec(), "none of the set's 0 keys"),
-        (
-            200,
-            br#"{"keys":[{"kty":"oct","k":"AA"}]}"#.to_vec(),
-            "the first: it holds secret",
-        ),
+        (200, br#"{"keys":[{"kty":"oct","k":"AA"}]}"#.to_vec(), "the first: it holds secret"),
         (200, vec![0xff], "not UTF-8"),
     ];
     for (failures, (status, body, message)) in (1..).zip(rows) {
@@ -269,18 +231,12 @@ async fn a_failed_refresh_keeps_the_last_good_set() {
         assert!(error.to_string().contains(message), "{error}");
         assert_eq!(world.kids(), ["good"]);
         let now = world.status();
-        assert_eq!(
-            (now.failures, now.last_success, now.keys),
-            (failures, Some(AT), 1)
-        );
+        assert_eq!((now.failures, now.last_success, now.keys), (failures, Some(AT), 1));
         assert_eq!(now.last_error, Some(error));
     }
     provider.put("/jwks", 200, jwks_of(&["new"]));
     assert_eq!(world.refresh(RefreshReason::Operator).await, fetched(1, 0));
-    assert_eq!(
-        (world.kids(), world.status().failures),
-        (vec!["new".to_owned()], 0)
-    );
+    assert_eq!((world.kids(), world.status().failures), (vec!["new".to_owned()], 0));
 }
 
 #[tokio::test]
@@ -292,27 +248,12 @@ async fn discovery_documents_of_another_or_of_none() {
     let rows = [
         ("nothing".to_owned(), "not JSON"),
         (json!({"jwks_uri": jwks}).to_string(), "no `issuer`"),
-        (
-            json!({"issuer": 7, "jwks_uri": jwks}).to_string(),
-            "no `issuer`",
-        ),
-        (
-            json!({"issuer": format!("{iss}/"), "jwks_uri": jwks}).to_string(),
-            "not the configured",
-        ),
-        (
-            json!({"issuer": "https://evil.example", "jwks_uri": jwks}).to_string(),
-            "not the conf",
-        ),
+        (json!({"issuer": 7, "jwks_uri": jwks}).to_string(), "no `issuer`"),
+        (json!({"issuer": format!("{iss}/"), "jwks_uri": jwks}).to_string(), "not the configured"),
+        (json!({"issuer": "https://evil.example", "jwks_uri": jwks}).to_string(), "not the conf"),
         (json!({"issuer": iss}).to_string(), "no `jwks_uri`"),
-        (
-            json!({"issuer": iss, "jwks_uri": "/jwks"}).to_string(),
-            "not an http(s) URL",
-        ),
-        (
-            json!({"issuer": iss, "jwks_uri": "file:///etc/passwd"}).to_string(),
-            "not an http(s)",
-        ),
+        (json!({"issuer": iss, "jwks_uri": "/jwks"}).to_string(), "not an http(s) URL"),
+        (json!({"issuer": iss, "jwks_uri": "file:///etc/passwd"}).to_string(), "not an http(s)"),
     ];
     for (document, message) in rows {
         provider.put("/.well-known/openid-configuration", 200, document.clone());
@@ -338,19 +279,10 @@ async fn sources_that_cannot_be_reached() {
         (url(format!("https://{}/", provider.address)), "https://"),
         (url("idp.example/jwks".into()), "not an absolute"),
         (url("ftp://idp.example/".into()), "not an absolute"),
-        (
-            url("https://user:hunter2@idp.example/".into()),
-            "not an absolute",
-        ),
+        (url("https://user:hunter2@idp.example/".into()), "not an absolute"),
         (url(String::new()), "not an absolute"),
-        (
-            KeySource::File("/nonexistent/jwks.json".into()),
-            "/nonexistent/jwks.json",
-        ),
-        (
-            KeySource::File(directory.path().to_owned()),
-            "not a regular file",
-        ),
+        (KeySource::File("/nonexistent/jwks.json".into()), "/nonexistent/jwks.json"),
+        (KeySource::File(directory.path().to_owned()), "not a regular file"),
     ];
     for (source, message) in rows {
         let (_, first) = World::run(source.clone()).await;
@@ -378,27 +310,19 @@ async fn unknown_kids_refresh_once_per_cooldown() {
     let (world, _) = World::run(KeySource::JwksUrl(provider.url("/jwks"))).await;
     provider.put("/jwks", 200, jwks_of(&["b"]));
     // The first fetch was by schedule: a key that appeared just after it is found at once.
-    assert_eq!(
-        world.refresh(RefreshReason::UnknownKid).await,
-        fetched(1, 0)
-    );
+    assert_eq!(world.refresh(RefreshReason::UnknownKid).await, fetched(1, 0));
     assert_eq!((world.kids(), provider.hits()), (vec!["b".to_owned()], 2));
     for _ in 0..10 {
         let again = world.refresh(RefreshReason::UnknownKid).await;
         assert_eq!(again, Ok(Refreshed::CoolingDown));
     }
-    world
-        .clock
-        .advance(COOLDOWN.checked_sub(Duration::from_millis(1)).unwrap());
+    world.clock.advance(COOLDOWN.checked_sub(Duration::from_millis(1)).unwrap());
     let again = world.refresh(RefreshReason::UnknownKid).await;
     assert_eq!((again, provider.hits()), (Ok(Refreshed::CoolingDown), 2));
     // An operator is not subject to it.
     assert_eq!(world.refresh(RefreshReason::Operator).await, fetched(1, 0));
     world.clock.advance(Duration::from_millis(1));
-    assert_eq!(
-        world.refresh(RefreshReason::UnknownKid).await,
-        fetched(1, 0)
-    );
+    assert_eq!(world.refresh(RefreshReason::UnknownKid).await, fetched(1, 0));
     assert_eq!(provider.hits(), 4);
     // A step of the wall clock neither shortens nor lengthens it.
     world.clock.step_to(Timestamp::MAX);
@@ -457,10 +381,7 @@ async fn waiting_is_bounded_and_ends() {
     }
     until(|| world.jwks.lanes[0].state().waiters.len() == WAITERS_MAX && provider.hits() == 1)
         .await;
-    assert_eq!(
-        world.refresh(RefreshReason::UnknownKid).await,
-        Err(RefreshError::Busy)
-    );
+    assert_eq!(world.refresh(RefreshReason::UnknownKid).await, Err(RefreshError::Busy));
     let stranger = Name::parse("stranger").unwrap();
     let unknown = world.jwks.refresh(&stranger, RefreshReason::Operator).await;
     assert_eq!(unknown, Err(RefreshError::UnknownIssuer));
@@ -469,10 +390,7 @@ async fn waiting_is_bounded_and_ends() {
     for outcome in callers.join_all().await {
         assert_eq!(outcome, Err(RefreshError::Stopped));
     }
-    assert_eq!(
-        world.refresh(RefreshReason::Operator).await,
-        Err(RefreshError::Stopped)
-    );
+    assert_eq!(world.refresh(RefreshReason::Operator).await, Err(RefreshError::Stopped));
 }
 
 #[tokio::test(start_paused = true)]
@@ -484,18 +402,12 @@ async fn failures_are_retried_and_successes_repeated() {
         assert!(world.events.recv().await.unwrap().is_err());
         let status = world.status();
         let delay = next_delay(failures, Duration::from_secs(300));
-        assert_eq!(
-            (status.failures, status.next_refresh),
-            (failures, Some(AT + delay))
-        );
+        assert_eq!((status.failures, status.next_refresh), (failures, Some(AT + delay)));
     }
     std::fs::write(file.path(), jwks_of(&["a"])).unwrap();
     for _ in 0..3 {
         assert_eq!(world.events.recv().await, Some(Ok(1)));
-        assert_eq!(
-            world.status().next_refresh,
-            Some(AT + Duration::from_secs(300))
-        );
+        assert_eq!(world.status().next_refresh, Some(AT + Duration::from_secs(300)));
     }
 }
 

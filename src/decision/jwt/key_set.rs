@@ -457,11 +457,7 @@ mod tests {
 
     fn modulus(bits: usize) -> String {
         let mut bytes = vec![0xab; bits.div_ceil(8)];
-        bytes[0] = if bits.is_multiple_of(8) {
-            0x80
-        } else {
-            1 << (bits % 8 - 1)
-        };
+        bytes[0] = if bits.is_multiple_of(8) { 0x80 } else { 1 << (bits % 8 - 1) };
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -505,26 +501,11 @@ mod tests {
         let p384 = json!({"crv": "P-384", "x": coordinate(48), "y": coordinate(48)});
         let rows: [(Value, &[JwtAlgorithm]); 12] = [
             (rsa_jwk(), &[RS256, PS512]),
-            (
-                with(&rsa_jwk(), &json!({"alg": "RS256", "use": "sig"})),
-                &[RS256],
-            ),
-            (
-                with(&rsa_jwk(), &json!({"alg": "PS512", "kid": null})),
-                &[PS512],
-            ),
-            (
-                with(&rsa_jwk(), &json!({"n": modulus(8192), "e": "Aw"})),
-                &[RS256, PS512],
-            ),
-            (
-                with(&rsa_jwk(), &json!({"n": modulus(2049)})),
-                &[RS256, PS512],
-            ),
-            (
-                with(&rsa_jwk(), &json!({"key_ops": ["verify"], "x5c": ["?"]})),
-                &[RS256, PS512],
-            ),
+            (with(&rsa_jwk(), &json!({"alg": "RS256", "use": "sig"})), &[RS256]),
+            (with(&rsa_jwk(), &json!({"alg": "PS512", "kid": null})), &[PS512]),
+            (with(&rsa_jwk(), &json!({"n": modulus(8192), "e": "Aw"})), &[RS256, PS512]),
+            (with(&rsa_jwk(), &json!({"n": modulus(2049)})), &[RS256, PS512]),
+            (with(&rsa_jwk(), &json!({"key_ops": ["verify"], "x5c": ["?"]})), &[RS256, PS512]),
             (ec_jwk(), &[ES256]),
             (with(&ec_jwk(), &json!({"alg": "ES256"})), &[ES256]),
             (with(&ec_jwk(), &p384), &[ES384]),
@@ -536,11 +517,7 @@ mod tests {
             let key = parse_one(&jwk).unwrap_or_else(|e| panic!("{jwk}: {e}"));
             assert_eq!(key.kid(), jwk["kid"].as_str());
             for algorithm in [RS256, PS512, ES256, ES384, EdDSA, HS256] {
-                assert_eq!(
-                    key.fits(algorithm),
-                    algorithms.contains(&algorithm),
-                    "{jwk}"
-                );
+                assert_eq!(key.fits(algorithm), algorithms.contains(&algorithm), "{jwk}");
             }
         }
     }
@@ -603,15 +580,8 @@ mod tests {
         let second = with(&ed_jwk(), &json!({"kid": "c"}));
         let json = json!({"keys": [null, rsa_jwk(), {"kty": "oct", "kid": "o"}, ec_jwk(), second]});
         let set = KeySet::parse(&json.to_string(), AT).unwrap();
-        assert_eq!(
-            (set.len(), set.is_empty(), set.fetched_at()),
-            (3, false, AT)
-        );
-        let skipped: Vec<_> = set
-            .skipped()
-            .iter()
-            .map(|s| (s.index, s.kid.as_deref()))
-            .collect();
+        assert_eq!((set.len(), set.is_empty(), set.fetched_at()), (3, false, AT));
+        let skipped: Vec<_> = set.skipped().iter().map(|s| (s.index, s.kid.as_deref())).collect();
         assert_eq!(skipped, [(0, None), (2, Some("o"))]);
         assert!(set.has_kid("c") && !set.has_kid("o"));
         assert_eq!(set.find(Some("c"), JwtAlgorithm::EdDSA).count(), 1);
