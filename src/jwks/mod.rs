@@ -109,7 +109,7 @@ pub enum RefreshError {
     #[error("too many requests wait for this issuer's key set already; try again later")]
     Busy,
     /// The whole refresh took too long.
-    #[error("no key set within {} s; is the provider reachable and fast enough?", .after.as_secs_f32())]
+    #[error("no key set within {} s; is the provider reachable?", .after.as_secs_f32())]
     Timeout {
         /// The bound.
         after: Duration,
