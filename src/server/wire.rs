@@ -440,15 +440,13 @@ impl Write for Wire {
         loop {
             match &mut this.closing {
                 Closing::Open => {
-                    this.closing = match &mut this.phase {
-                        Phase::Refused(code, detail) => {
-                            let detail = std::mem::take(detail);
-                            let id = this.conn.worker.next_id();
-                            log::unread(&this.conn, &id, *code, &detail);
-                            Closing::Answer(respond::raw_problem(*code, detail, &id), 0)
-                        }
-                        _ => Closing::Shut,
-                    };
+                    this.closing = Closing::Shut;
+                    if let Phase::Refused(code, detail) = &mut this.phase {
+                        let detail = std::mem::take(detail);
+                        let id = this.conn.worker.next_id();
+                        log::unread(&this.conn, &id, *code, &detail);
+                        this.closing = Closing::Answer(respond::raw_problem(*code, detail, &id), 0);
+                    }
                 }
                 Closing::Answer(bytes, at) => {
                     let bytes = std::mem::take(bytes);
