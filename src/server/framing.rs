@@ -66,6 +66,9 @@ impl HeadScanner {
             let Some(line) = line.strip_suffix(b"\r") else {
                 return Err(HeadFault::Malformed("a line does not end in CR LF"));
             };
+            if self.lines == 0 && i > bounds.bytes {
+                return Err(HeadFault::TargetTooLong);
+            }
             self.line_start = i + 1;
             if line.is_empty() {
                 let len = i + 1;
@@ -430,6 +433,8 @@ mod tests {
         assert_eq!(scan(format!("{long}\r\n\r\n").as_bytes()), Err(HeadFault::TooLarge));
         let target = format!("GET /{}", "b".repeat(256));
         assert_eq!(scan(target.as_bytes()), Err(HeadFault::TargetTooLong));
+        let whole = format!("{target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(scan(whole.as_bytes()), Err(HeadFault::TargetTooLong));
     }
 
     #[test]

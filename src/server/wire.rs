@@ -169,6 +169,8 @@ pub(super) struct Wire {
     buffer: Buffer,
     phase: Phase,
     empty_lines: u8,
+    /// The peer has stopped sending while a response was due.
+    peer_done: bool,
     closing: Closing,
     read_timer: Timer,
     write_timer: Timer,
@@ -190,6 +192,7 @@ impl Wire {
             buffer: Buffer::default(),
             phase: Phase::Head(HeadScanner::default()),
             empty_lines: 0,
+            peer_done: false,
             closing: Closing::Open,
             read_timer: Timer::default(),
             write_timer: Timer::default(),
@@ -205,10 +208,16 @@ impl Wire {
         Poll::Ready(Ok(read.filled().len()))
     }
 
-    /// Between the end of a request and that of its response: only whether the peer is gone.
+    /// Between the end of a request and that of its response: only whether the peer is gone. The
+    /// end of what it sends is told one turn late, so that a response that needs no waiting still
+    /// goes out to a peer that only stopped sending; one that does is given up.
     fn poll_peer_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.buffer.is_empty() && ready!(self.poll_fill(cx))? == 0 {
+        if self.peer_done {
             return Poll::Ready(Ok(()));
+        }
+        if self.buffer.is_empty() && ready!(self.poll_fill(cx))? == 0 {
+            self.peer_done = true;
+            cx.waker().wake_by_ref();
         }
         // The next request waits; `poll_flush` wakes us for it.
         Poll::Pending
