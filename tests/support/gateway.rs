@@ -225,8 +225,13 @@ impl Gateway {
     }
 
     /// SIGTERM, and the exit status after draining.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(self) -> ExitStatus {
         self.signal("TERM");
+        self.stop_already_signalled()
+    }
+
+    /// The exit status, when the signal was already sent.
+    pub(crate) fn stop_already_signalled(mut self) -> ExitStatus {
         self.child.wait().expect("an exit status")
     }
 }
