@@ -44,12 +44,16 @@ fn sigkill_loses_nothing_acknowledged() {
     for round in 0..ROUNDS {
         let gateway = site.start();
         // The last round's changes are checked at once, all of them at the end.
-        ledgers.iter().for_each(|ledger| verify(&gateway, ledger, 40));
+        for ledger in &ledgers {
+            verify(&gateway, ledger, 40);
+        }
         let target = 3 + (round * 7) % 17;
         acknowledged += kill_while_writing(gateway, &site.socket(), &mut ledgers, target);
     }
     let gateway = site.start();
-    ledgers.iter().for_each(|ledger| verify(&gateway, ledger, usize::MAX));
+    for ledger in &ledgers {
+        verify(&gateway, ledger, usize::MAX);
+    }
     let fates: Vec<Fate> = ledgers.iter().flat_map(|l| l.fates.values().copied()).collect();
     let refused = fates.iter().filter(|f| **f == Fate::Refused).count();
     assert!(acknowledged >= ROUNDS * 3 && refused > ROUNDS, "{acknowledged} changes, {refused}");
@@ -88,7 +92,7 @@ fn change(socket: &Path, ledger: &mut Ledger, step: usize) -> bool {
     let oldest = (ledger.live.len() > 4).then(|| ledger.live.remove(0));
     match (oldest, step % 3) {
         (Some((id, secret)), 0) => revoke(socket, ledger, &id, &secret),
-        (Some((id, secret)), _) => rotate(socket, ledger, &id, &secret, step % 2 == 0),
+        (Some((id, secret)), _) => rotate(socket, ledger, &id, &secret, step.is_multiple_of(2)),
         (None, _) => create(socket, ledger),
     }
 }

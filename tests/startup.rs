@@ -24,7 +24,8 @@ fn failure(output: &Output, code: i32, words: &[&str]) {
 
 #[test]
 fn every_mistake_of_a_configuration_at_once_with_its_place() {
-    let site = Site::new(None, "[server]\nlisten = \"nowhere\"\nworkres = 3\n[limiter]\ncells = 0\n");
+    let site =
+        Site::new(None, "[server]\nlisten = \"nowhere\"\nworkres = 3\n[limiter]\ncells = 0\n");
     let output = site.command(&["serve"]).env_remove("LATCHKEY_SERVER__LISTEN").output().unwrap();
     failure(&output, 3, &["latchkey.toml", "server.listen", "workres", "workers", "limiter.cells"]);
     assert!(!site.database().exists() && !site.master_key().exists(), "nothing half-made");

@@ -272,8 +272,7 @@ fn wait_for(log: &SharedLog, wanted: impl Fn(&str) -> bool) -> Option<String> {
         if guard.ended {
             return None;
         }
-        let (next, timeout) =
-            log.1.wait_timeout(guard, PATIENCE).expect("no panic under the lock");
+        let (next, timeout) = log.1.wait_timeout(guard, PATIENCE).expect("no panic under the lock");
         if timeout.timed_out() {
             return None;
         }
