@@ -82,7 +82,7 @@ fn rule_2_several_keys_rotation_expiry_networks_and_own_limits() {
 
     // Own limits: three a minute instead of the policy's hundred, for this key alone.
     let (id, limited) = w.gateway.key("demo", &json!({}));
-    let limits = json!({"any-other": {"limit": 3, "window": "1m"}});
+    let limits = json!({"authenticated": {"limit": 3, "window_seconds": 60}});
     w.gateway.api_ok("PUT", &format!("/shops/demo/keys/{id}/limits"), &limits);
     let outcomes: Vec<String> = (0..4).map(|_| ok(&limited)).collect();
     assert_eq!(outcomes, ["200 ok", "200 ok", "200 ok", "429 rate_limited"]);

@@ -266,14 +266,14 @@ fn explain(w: &World, method: &str, path: &str, key: &str) -> Value {
 #[test]
 fn shops_and_keys_may_have_limits_of_their_own() {
     let w = world("");
-    let limits = json!({"any-other": {"limit": 2, "window": "1h"}});
+    let limits = json!({"authenticated": {"limit": 2, "window_seconds": 3600}});
     w.gateway.api_ok("PUT", "/shops/demo/limits", &limits);
     assert_eq!(sequence(&w.gateway, "GET", OWN, &w.key, 5), (2, 429));
     w.gateway.api_ok("DELETE", "/shops/demo/limits", &json!(null));
     assert_eq!(sequence(&w.gateway, "GET", OWN, &w.key, 5), (5, 200));
-    let unknown = json!({"nonsense": {"limit": 2, "window": "1h"}});
+    let unknown = json!({"nonsense": {"limit": 2, "window_seconds": 3600}});
     assert_eq!(w.gateway.api("PUT", "/shops/demo/limits", &unknown).status, 422);
-    let zero = json!({"any-other": {"limit": 0, "window": "1h"}});
+    let zero = json!({"authenticated": {"limit": 0, "window_seconds": 3600}});
     assert_eq!(w.gateway.api("PUT", "/shops/demo/limits", &zero).status, 422);
 }
 
