@@ -33,6 +33,17 @@ const NOT_CONFIGURATION: [&str; 3] = ["CONFIG", "SOCKET", "ADMIN_TOKEN"];
 /// Marks, in figment's metadata, a source whose values are text.
 const TEXTUAL: &str = "text";
 
+/// systemd's directory of credentials (`systemd.exec(5)`).
+pub(super) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Whether the environment variable `name` can matter here. The others are not kept: they may
+/// hold secrets, and an admin token is one.
+pub(super) fn is_read(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let ours = name.strip_prefix(PREFIX);
+    ours.is_some_and(|rest| !NOT_CONFIGURATION.contains(&rest)) || name == CREDENTIALS
+}
+
 /// Where a value stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Place {

@@ -58,7 +58,7 @@ fn issuer(more: &str) -> String {
 }
 
 #[test]
-fn values_out_of_grammar_or_range() {
+fn server_values_out_of_grammar_or_range() {
     check_rows(&[
         (
             "[server]\nlisten = 'localhost:80'",
@@ -108,6 +108,12 @@ fn values_out_of_grammar_or_range() {
             "[server]\nidle_timeout = 1979-05-27",
             "server.idle_timeout: a table is not a duration; write e.g. \"30s\", \"5m\", \"24h\"",
         ),
+    ]);
+}
+
+#[test]
+fn values_out_of_grammar_or_range() {
+    check_rows(&[
         (
             "[admin]\nlisten = '127.0.0.1:8080'",
             "admin.listen: 127.0.0.1:8080 is taken by server.listen; give the admin plane \
@@ -686,6 +692,20 @@ fn variables_of_every_kind() {
     assert_eq!(config.admin.socket, PathBuf::from("/data/admin.sock"));
     assert_eq!(config.policies.limits.len(), 1);
     assert_eq!(config.upstreams.len(), 2);
+}
+
+#[test]
+fn variables_that_may_hold_secrets_are_not_kept() {
+    for (name, kept) in [
+        ("LATCHKEY_SERVER__LISTEN", true),
+        ("LATCHKEY_TYPO", true),
+        ("CREDENTIALS_DIRECTORY", true),
+        ("LATCHKEY_ADMIN_TOKEN", false),
+        ("LATCHKEY_CONFIG", false),
+        ("AWS_SECRET_ACCESS_KEY", false),
+    ] {
+        assert_eq!(raw::is_read(name.as_ref()), kept, "{name}");
+    }
 }
 
 #[test]

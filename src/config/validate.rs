@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::print::Effective;
-use super::raw::Tree;
+use super::raw::{CREDENTIALS, Tree};
 use super::read::Section;
 use super::report::{Noted, Report, collect_all};
 use super::value::{self, Span, quote};
@@ -184,7 +184,7 @@ fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Result<StoreConf
 
 /// The master key as systemd hands it over (`LoadCredential=master.key:…`), if it does.
 fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
-    let directory = sources.environment.get(OsStr::new("CREDENTIALS_DIRECTORY"))?;
+    let directory = sources.environment.get(OsStr::new(CREDENTIALS))?;
     let file = Path::new(directory).join("master.key");
     file.is_file().then_some(file)
 }
