@@ -77,7 +77,7 @@ impl Tree {
         }
         for flag in &sources.overrides {
             let keys: Vec<&str> = flag.key.split('.').collect();
-            add(Ok(Some(Layer::textual(&flag.flag, &keys, &flag.value))));
+            add(Layer::textual(&flag.flag, &keys, &flag.value).map(Some));
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -109,16 +109,17 @@ struct Layer {
 
 impl Layer {
     /// `value` at the path `keys`.
-    fn textual(name: &str, keys: &[&str], value: &str) -> Self {
+    fn textual(name: &str, keys: &[&str], value: &str) -> Result<Self, ConfigError> {
+        if keys.len() > DEPTH_MAX {
+            let message = "unknown key; no key has that many levels".to_owned();
+            return Err(ConfigError::of_source(name, message));
+        }
         let (first, below) = keys.split_first().unwrap_or((&"", &[]));
         let value = below.iter().rev().fold(from_text(value), |value, key| {
             Value::from(Map::from([((*key).to_owned(), value)]))
         });
-        Self {
-            name: name.to_owned(),
-            textual: true,
-            data: Dict::from([((*first).to_owned(), value)]),
-        }
+        let data = Dict::from([((*first).to_owned(), value)]);
+        Ok(Self { name: name.to_owned(), textual: true, data })
     }
 }
 
@@ -221,11 +222,7 @@ fn read_variable(name: &OsStr, value: &OsStr) -> Result<Option<Layer>, ConfigErr
     };
     let lower = rest.to_ascii_lowercase();
     let keys: Vec<&str> = lower.split("__").collect();
-    if keys.len() > DEPTH_MAX {
-        let message = "unknown key; no key has that many levels".to_owned();
-        return Err(ConfigError::of_source(&name, message));
-    }
-    Ok(Some(Layer::textual(&name, &keys, value)))
+    Layer::textual(&name, &keys, value).map(Some)
 }
 
 /// Whether it is a variable that Kubernetes sets in every container near a service whose name
