@@ -7,7 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod api;
+mod cli;
 mod crash;
+mod demo;
 mod secrecy;
 mod spec_jwt;
 mod spec_keys;
