@@ -1,0 +1,238 @@
+//! The command line's way to the admin API.
+//!
+//! When a server runs, requests go through its unix socket. When none does, the same API is served
+//! in this process, over the store opened for the length of the command. Either way a command is
+//! a request and a print; it does not know which it was.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tower::ServiceExt as _;
+
+use super::exit::{Exit, Failure};
+use super::http::exchange;
+use super::output::{find, show};
+use super::start;
+use crate::admin;
+use crate::config::Config;
+
+/// Where the admin API begins.
+const BASE: &str = "/api/v1";
+
+/// Items asked for at once.
+const PAGE: usize = 100;
+
+/// Whether a command may make the database if there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It makes something, so it may.
+    Create,
+    /// There is nothing to look at or to change.
+    Refuse,
+}
+
+/// A way to the admin API.
+pub(super) enum Client {
+    /// To a running server.
+    Socket(PathBuf),
+    /// To the store, opened here.
+    Offline(Router),
+}
+
+impl Client {
+    /// To the server that `config` names, or, if none runs, to its store.
+    pub(super) async fn connect(config: Config, missing: Missing) -> Result<Self, Failure> {
+        let socket = config.admin.socket.clone();
+        match UnixStream::connect(&socket).await {
+            Ok(_) => Ok(Self::Socket(socket)),
+            Err(error) if is_nobody(&error) => Self::open(config, missing, &socket),
+            Err(error) => Err(socket_failure(&socket, &error)),
+        }
+    }
+
+    fn open(config: Config, missing: Missing, socket: &Path) -> Result<Self, Failure> {
+        let path = config.store.path.clone();
+        if missing == Missing::Refuse && !path.exists() {
+            let message = format!(
+                "no server answers on {}, and there is no database at {}",
+                socket.display(),
+                path.display()
+            );
+            return Err(Failure::new(Exit::Refused, message).hint(
+                "start `latchkey serve`, or name what you mean with --config, --socket or --store",
+            ));
+        }
+        check_owner(&path)?;
+        let node = start::open_node(config).map_err(|failure| {
+            let locked = failure.message.contains("another latchkey runs");
+            if !locked {
+                return failure;
+            }
+            let message = format!("{}\nbut nobody answers on {}", failure.message, socket.display());
+            Failure { message, ..failure }.hint("name the socket of the running one with --socket")
+        })?;
+        Ok(Self::Offline(admin::router(node, admin::Via::Socket)))
+    }
+
+    /// `GET` of one thing.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// All items of a list, page by page.
+    pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("{path}?limit={PAGE}{cursor}")).await?;
+            let members = find(&page, "items").as_array();
+            items.extend(members.into_iter().flatten().cloned());
+            match find(&page, "next_cursor").as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    /// One request; the answer's body as JSON, `null` if it has none. A refusal is a failure that
+    /// says what the API said.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let response = self.send(request(method, path, body)?).await?;
+        let broken = |error| {
+            Failure::new(Exit::Refused, format!("the server's answer is not JSON: {error}"))
+        };
+        let bytes = response.body();
+        let answer = match bytes.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(bytes).map_err(broken)?,
+        };
+        if response.status().is_success() {
+            return Ok(answer);
+        }
+        Err(refusal(response.status().as_u16(), &answer))
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Failure> {
+        match self {
+            Self::Socket(path) => {
+                let stream = UnixStream::connect(path).await;
+                let stream = stream.map_err(|error| socket_failure(path, &error))?;
+                exchange(stream, request).await.map_err(|error| {
+                    let message = format!("no answer on {}: {error}", path.display());
+                    Failure::new(Exit::Refused, message)
+                })
+            }
+            Self::Offline(router) => {
+                let request = request.map(axum::body::Body::new);
+                let response = match router.clone().oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+                let (head, body) = response.into_parts();
+                let body = body.collect().await.map_err(|error| {
+                    Failure::new(Exit::Failure, format!("the answer broke off: {error}"))
+                })?;
+                Ok(Response::from_parts(head, body.to_bytes()))
+            }
+        }
+    }
+}
+
+fn request(
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Request<Full<Bytes>>, Failure> {
+    let builder = Request::builder()
+        .method(method)
+        .uri(format!("{BASE}{path}"))
+        .header(header::HOST, "latchkey")
+        .header(header::ACCEPT, "application/json");
+    let built = match body {
+        None => builder.body(Full::default()),
+        Some(body) => builder
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body.to_string())),
+    };
+    built.map_err(|e| Failure::new(Exit::Usage, format!("not a request that can be sent: {e}")))
+}
+
+/// What a problem (RFC 9457) says, as a failure.
+fn refusal(status: u16, problem: &Value) -> Failure {
+    let detail = match find(problem, "detail") {
+        Value::Null => format!("the server answered with status {status}"),
+        detail => show(detail),
+    };
+    let mut message = detail;
+    for fault in find(problem, "errors").as_array().into_iter().flatten() {
+        let (field, text) = (find(fault, "field"), find(fault, "problem"));
+        message.push_str(&format!("\n{}: {}", show(field), show(text)));
+    }
+    Failure::new(Exit::Refused, message)
+}
+
+/// Whether there is no server at all; a socket file left behind by a killed one refuses.
+fn is_nobody(error: &io::Error) -> bool {
+    [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused, io::ErrorKind::NotADirectory]
+        .contains(&error.kind())
+}
+
+fn socket_failure(path: &Path, error: &io::Error) -> Failure {
+    let failure =
+        Failure::new(Exit::Refused, format!("cannot connect to {}: {error}", path.display()));
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return failure.hint("run it as the user latchkey runs as, or as a member of its group");
+    }
+    failure
+}
+
+/// Root opening another user's store would leave files behind that this user cannot open.
+fn check_owner(store: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let directory = store.parent().filter(|d| !d.as_os_str().is_empty());
+    let found = std::fs::metadata(store)
+        .or_else(|_| std::fs::metadata(directory.unwrap_or_else(|| Path::new("."))));
+    // What cannot be looked at will be complained about by the store.
+    let Ok(found) = found else { return Ok(()) };
+    let me = rustix::process::geteuid();
+    if me.is_root() && found.uid() != me.as_raw() {
+        let message = format!(
+            "no server runs, and {} belongs to the user with id {}, not to root",
+            store.display(),
+            found.uid()
+        );
+        return Err(Failure::new(Exit::Store, message)
+            .hint(format!("run it as that user: sudo -u '#{}' latchkey …", found.uid())));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_what_the_api_said() {
+        let problem = json!({
+            "title": "Invalid", "status": 422, "detail": "Two fields are wrong.",
+            "errors": [{"field": "url", "problem": "is not a URL"}],
+        });
+        let failure = refusal(422, &problem);
+        assert_eq!(failure.exit, Exit::Refused);
+        assert_eq!(failure.message, "Two fields are wrong.\nurl: is not a URL");
+        assert_eq!(refusal(500, &Value::Null).message, "the server answered with status 500");
+    }
+}

@@ -1,0 +1,98 @@
+//! What every command that starts something has in common: the configuration, the runtime, the
+//! node, and how their errors are told.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::exit::{Exit, Failure};
+use crate::admin::{Node, OpenError};
+use crate::clock::SystemClock;
+use crate::config::{self, Config, Sources};
+use crate::metrics::Metrics;
+use crate::secret::SystemEntropy;
+
+/// Threads of the admin plane: one may wait for the disk while the other answers.
+const ADMIN_THREADS: usize = 2;
+
+/// Reads the configuration; every mistake is told at once.
+pub(super) fn load(sources: &Sources) -> Result<Config, Failure> {
+    config::load(sources).map_err(|errors| {
+        let message = match errors.iter().count() {
+            1 => format!("the configuration is wrong:\n{errors}"),
+            n => format!("the configuration has {n} mistakes:\n{errors}"),
+        };
+        Failure::new(Exit::Configuration, message)
+    })
+}
+
+/// The runtime of the admin plane, and of commands.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(ADMIN_THREADS)
+        .thread_name("admin")
+        .enable_all()
+        .build();
+    runtime.map_err(|e| Failure::new(Exit::Failure, format!("no threads to run on: {e}")))
+}
+
+/// Opens the store that `config` names.
+pub(super) fn open_node(config: Config) -> Result<Arc<Node>, Failure> {
+    let metrics = Metrics::new().map_err(|error| {
+        Failure::new(Exit::Failure, format!("the metrics could not be set up: {error}"))
+    })?;
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
+    Node::open(config, clock, entropy, Arc::new(metrics)).map_err(open_failure)
+}
+
+fn open_failure(error: OpenError) -> Failure {
+    match error {
+        OpenError::MasterKey(_) | OpenError::Store(_) | OpenError::Shop(_) => {
+            Failure::new(Exit::Store, error.to_string())
+        }
+        OpenError::Entropy(_) => Failure::new(Exit::Failure, error.to_string()),
+    }
+}
+
+/// Fails if somebody listens on `address`, which the key `key` names.
+///
+/// Asked before the store is opened: a server that cannot listen leaves no database behind.
+pub(super) fn ensure_free(key: &str, address: SocketAddr) -> Result<(), Failure> {
+    match TcpListener::bind(address) {
+        Ok(listener) => drop(listener),
+        Err(error) => {
+            let (exit, hint) = match error.kind() {
+                std::io::ErrorKind::AddrInUse => (
+                    Exit::AddressInUse,
+                    "another process listens there: stop it, or choose another port",
+                ),
+                std::io::ErrorKind::PermissionDenied => (
+                    Exit::Failure,
+                    "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one",
+                ),
+                _ => (Exit::Failure, "is it an address of this machine?"),
+            };
+            let message = format!("{key}: cannot listen on {address}: {error}");
+            return Err(Failure::new(exit, message).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_has_its_own_exit_code() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let failure = ensure_free("server.listen", address).unwrap_err();
+        assert_eq!(failure.exit, Exit::AddressInUse);
+        assert!(failure.message.contains("server.listen"));
+        assert!(failure.message.contains(&address.to_string()));
+        drop(listener);
+        ensure_free("server.listen", address).unwrap();
+    }
+}
