@@ -16,6 +16,8 @@ mod print;
 mod raw;
 mod read;
 mod reload;
+mod report;
+mod scalar;
 mod validate;
 mod value;
 
@@ -311,3 +313,6 @@ impl Config {
         self.effective.render()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,2 @@
+//! footprint
+fn main() {}
