@@ -78,7 +78,7 @@ impl Client {
             let message = format!("{}\nbut nobody answers on {}", failure.message, socket.display());
             Failure { message, ..failure }.hint("name the socket of the running one with --socket")
         })?;
-        Ok(Self::Offline(admin::router(node, admin::Via::Socket)))
+        Ok(Self::Offline(admin::router(node)))
     }
 
     /// `GET` of one thing.
@@ -135,7 +135,9 @@ impl Client {
                 })
             }
             Self::Offline(router) => {
-                let request = request.map(axum::body::Body::new);
+                let mut request = request.map(axum::body::Body::new);
+                // Whoever can open the store owns it.
+                request.extensions_mut().insert(admin::Caller::in_process());
                 let response = match router.clone().oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
@@ -171,13 +173,14 @@ fn request(
 
 /// What a problem (RFC 9457) says, as a failure.
 fn refusal(status: u16, problem: &Value) -> Failure {
-    let detail = match find(problem, "detail") {
+    let faults = find(problem, "errors").as_array().cloned().unwrap_or_default();
+    // The faults say it all, one by one; the detail is their sum.
+    let mut message = match find(problem, if faults.is_empty() { "detail" } else { "title" }) {
         Value::Null => format!("the server answered with status {status}"),
-        detail => show(detail),
+        text => show(text),
     };
-    let mut message = detail;
-    for fault in find(problem, "errors").as_array().into_iter().flatten() {
-        let (field, text) = (find(fault, "field"), find(fault, "problem"));
+    for fault in &faults {
+        let (field, text) = (find(fault, "field"), find(fault, "detail"));
         message.push_str(&format!("\n{}: {}", show(field), show(text)));
     }
     Failure::new(Exit::Refused, message)
@@ -227,12 +230,14 @@ mod tests {
     #[test]
     fn refusals_say_what_the_api_said() {
         let problem = json!({
-            "title": "Invalid", "status": 422, "detail": "Two fields are wrong.",
-            "errors": [{"field": "url", "problem": "is not a URL"}],
+            "title": "Input not acceptable", "status": 422, "detail": "url: is not a URL",
+            "errors": [{"field": "url", "detail": "is not a URL"}],
         });
         let failure = refusal(422, &problem);
         assert_eq!(failure.exit, Exit::Refused);
-        assert_eq!(failure.message, "Two fields are wrong.\nurl: is not a URL");
+        assert_eq!(failure.message, "Input not acceptable\nurl: is not a URL");
+        let unknown = json!({"title": "Not found", "detail": "There is no such shop."});
+        assert_eq!(refusal(404, &unknown).message, "There is no such shop.");
         assert_eq!(refusal(500, &Value::Null).message, "the server answered with status 500");
     }
 }

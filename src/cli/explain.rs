@@ -1,5 +1,6 @@
 //! `explain`: what would be decided about a request, stage by stage.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use http::Method;
@@ -31,12 +32,11 @@ pub(super) async fn run(
 }
 
 fn request(args: &ExplainArgs) -> Value {
-    let header = |h: &super::args::Header| json!([h.name, h.value]);
-    let mut request = json!({
-        "method": args.method,
-        "path": args.path,
-        "headers": args.headers.iter().map(header).collect::<Vec<_>>(),
-    });
+    let mut headers: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for header in &args.headers {
+        headers.entry(header.name.to_ascii_lowercase()).or_default().push(&header.value);
+    }
+    let mut request = json!({"method": args.method, "path": args.path, "headers": headers});
     if let (Some(client), Some(members)) = (args.client, request.as_object_mut()) {
         members.insert("client".into(), json!(client));
     }
@@ -63,8 +63,95 @@ fn print(answer: &Value, output: &mut Output) -> Result<(), Failure> {
     }
     let stages = find(answer, "stages").as_array().cloned().unwrap_or_default();
     output.list(&STAGES, &stages, "No stage was reached.")?;
-    let (status, code) = (show(find(answer, "status")), show(find(answer, "code")));
-    let decision = show(find(answer, "decision"));
-    let code = if code == "-" { String::new() } else { format!(" {code}") };
-    output.line(&format!("\n{decision}: {status}{code}"))
+    output.line("")?;
+    output.line(&verdict(answer))?;
+    for (label, member) in DETAILS {
+        let value = find(answer, member);
+        if !value.is_null() && show(value) != "-" {
+            output.line(&format!("{label}: {}", show(value)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The decision in a few words: `refused: 403 cross_tenant`.
+fn verdict(answer: &Value) -> String {
+    let word = match find(answer, "decision").as_str() {
+        Some("allow") => "allowed",
+        Some("deny") => "refused",
+        Some(_) | None => "undecided: its issuer would be asked for the key first",
+    };
+    match (find(answer, "status"), find(answer, "code")) {
+        (Value::Null, _) => word.to_owned(),
+        (status, Value::Null) => format!("{word}: {}", show(status)),
+        (status, code) => format!("{word}: {} {}", show(status), show(code)),
+    }
+}
+
+/// What else there is to say, where it is known.
+const DETAILS: [(&str, &str); 10] = [
+    ("Route", "route"),
+    ("Answered by", "target"),
+    ("Mechanism", "mechanism"),
+    ("Shop", "principal.shop"),
+    ("Credential", "principal.credential_id"),
+    ("Subject", "principal.subject"),
+    ("Scopes", "principal.scopes"),
+    ("Limit", "limit"),
+    ("Told to the client", "detail"),
+    ("For the operator", "reason"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::tests::Printed;
+
+    #[test]
+    fn requests_are_spelt_as_the_api_takes_them() {
+        let header = |text: &str| text.parse().unwrap();
+        let args = ExplainArgs {
+            method: "GET".into(),
+            path: Some("/a".into()),
+            headers: vec![header("Origin: a"), header("X-B: 1"), header("origin: b")],
+            client: Some("192.0.2.1".parse().unwrap()),
+            stdin: None,
+        };
+        assert_eq!(
+            request(&args),
+            json!({
+                "method": "GET", "path": "/a", "client": "192.0.2.1",
+                "headers": {"origin": ["a", "b"], "x-b": ["1"]},
+            })
+        );
+    }
+
+    #[test]
+    fn requests_from_standard_input_are_json_of_bounded_size() {
+        assert_eq!(read(&mut &b"{\"path\":\"/\"}"[..]).unwrap(), json!({"path": "/"}));
+        assert_eq!(read(&mut &b"path"[..]).unwrap_err().exit, Exit::Usage);
+        let long = vec![b' '; (1 << 20) + 1];
+        assert_eq!(read(&mut &long[..]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn explanations_are_printed_stage_by_stage() {
+        let answer = json!({
+            "decision": "deny", "status": 403, "code": "cross_tenant", "route": "plugin",
+            "principal": {"shop": "other", "scopes": []}, "detail": null,
+            "stages": [
+                {"stage": "classify", "verdict": "passed", "why": "route plugin"},
+                {"stage": "authorize", "verdict": "refused", "why": "another shop"},
+            ],
+        });
+        let printed = Printed::default();
+        print(&answer, &mut printed.output(Format::Table)).unwrap();
+        assert_eq!(
+            printed.text(),
+            "STAGE      VERDICT  WHY\n\
+             classify   passed   route plugin\n\
+             authorize  refused  another shop\n\
+             \nrefused: 403 cross_tenant\nRoute: plugin\nShop: other\n"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::exit::{Exit, Failure};
 use crate::admin::{Node, OpenError};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Sources};
 use crate::metrics::Metrics;
 use crate::secret::SystemEntropy;
@@ -39,14 +39,19 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 
 /// Opens the store that `config` names.
 pub(super) fn open_node(config: Config) -> Result<Arc<Node>, Failure> {
-    let metrics = Metrics::new().map_err(|error| {
-        Failure::new(Exit::Failure, format!("the metrics could not be set up: {error}"))
-    })?;
-    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
-    Node::open(config, clock, entropy, Arc::new(metrics)).map_err(open_failure)
+    open_node_at(config, Arc::new(SystemClock::new()))
 }
 
-fn open_failure(error: OpenError) -> Failure {
+/// Opens the store that `config` names, at the time of `clock`.
+pub(super) fn open_node_at(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<Node>, Failure> {
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| {
+        Failure::new(Exit::Failure, format!("the metrics could not be set up: {error}"))
+    })?;
+    let entropy = Arc::new(SystemEntropy::new());
+    Node::open(config, clock, entropy, Arc::new(metrics)).map_err(|e| open_failure(&e))
+}
+
+fn open_failure(error: &OpenError) -> Failure {
     match error {
         OpenError::MasterKey(_) | OpenError::Store(_) | OpenError::Shop(_) => {
             Failure::new(Exit::Store, error.to_string())

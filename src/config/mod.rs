@@ -37,6 +37,7 @@ use crate::id::Name;
 
 pub use print::Effective;
 pub use reload::restart_needed;
+pub use value::parse_duration;
 
 /// Where a configuration comes from, weakest source first.
 #[derive(Debug, Clone, Default)]

@@ -97,7 +97,7 @@ fn unicode_escape(c: char) -> impl Iterator<Item = char> {
 }
 
 /// A whole number of `ms`, `s`, `m`, `h` or `d`, as in `"250ms"`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_number(text)?;
     let unit_ms = match unit {
         "ms" => 1,

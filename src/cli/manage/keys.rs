@@ -11,20 +11,22 @@ use crate::cli::output::{Column, Output, find, show};
 use crate::clock::Timestamp;
 use crate::id::{KeyId, ShopId};
 
-const LIST: [Column; 6] = [
+const LIST: [Column; 7] = [
     Column("KEY", "id"),
     Column("NAME", "name"),
+    Column("STATUS", "status"),
     Column("BEGINS", "start"),
     Column("CREATED", "created_at"),
     Column("EXPIRES", "expires_at"),
     Column("LAST USED", "last_used_at"),
 ];
 
-const SHOW: [Column; 10] = [
+const SHOW: [Column; 11] = [
     Column("Key", "id"),
     Column("Shop", "shop"),
     Column("Name", "name"),
     Column("Begins", "start"),
+    Column("Status", "status"),
     Column("Networks", "networks"),
     Column("Created", "created_at"),
     Column("Expires", "expires_at"),

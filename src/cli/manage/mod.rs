@@ -36,25 +36,34 @@ pub(super) async fn issuer(
             output.list(&ISSUER_COLUMNS, &items, empty)
         }
         IssuerCommand::Refresh { issuer } => {
-            let answer =
-                client.call(Method::POST, &format!("/issuers/{issuer}/refresh"), None).await?;
-            output.item(&ISSUER_COLUMNS, &answer)
+            let path = format!("/issuers/{issuer}/refresh");
+            let answer = client.call(Method::POST, &path, None).await?;
+            if output.format() == Format::Json {
+                return output.json(&answer);
+            }
+            output.item(&ISSUER_COLUMNS, find(&answer, "issuer"))?;
+            match find(&answer, "fetched").as_bool() {
+                Some(false) => output.line("\nNot fetched: it was a moment ago. Try again later."),
+                Some(true) | None => Ok(()),
+            }
         }
     }
 }
 
-const ISSUER_COLUMNS: [Column; 5] = [
+const ISSUER_COLUMNS: [Column; 7] = [
     Column("NAME", "name"),
-    Column("ISSUER", "issuer"),
-    Column("STATE", "status"),
+    Column("ISSUER", "iss"),
+    Column("SOURCE", "source"),
+    Column("USABLE", "usable"),
     Column("KEYS", "keys"),
     Column("FETCHED", "fetched_at"),
+    Column("LAST ERROR", "last_error"),
 ];
 
 const LIMIT_COLUMNS: [Column; 4] = [
     Column("POLICY", "policy"),
     Column("LIMIT", "limit"),
-    Column("WINDOW (s)", "window_s"),
+    Column("WINDOW (s)", "window_seconds"),
     Column("BURST", "burst"),
 ];
 
@@ -72,26 +81,39 @@ async fn limits(
     } else if args.set.is_empty() {
         client.get(path).await?
     } else {
-        let wanted: Vec<Value> = args.set.iter().map(limit).collect();
-        client.call(Method::PUT, &limits, Some(&json!({ "limits": wanted }))).await?;
+        let wanted: Map<String, Value> = args.set.iter().map(limit).collect();
+        client.call(Method::PUT, &limits, Some(&Value::Object(wanted))).await?;
         client.get(path).await?
     };
-    let items = find(&owner, "limits").as_array().cloned().unwrap_or_default();
     let empty = "No limits of its own: the configured ones apply. Set one with \
                  --set POLICY=LIMIT/WINDOW.";
-    output.list(&LIMIT_COLUMNS, &items, empty)
+    match output.format() {
+        Format::Json => output.json(find(&owner, "limits")),
+        Format::Table => output.list(&LIMIT_COLUMNS, &limit_rows(&owner), empty),
+    }
 }
 
-fn limit(setting: &LimitSetting) -> Value {
-    let mut limit = json!({
-        "policy": setting.policy,
-        "limit": setting.limit,
-        "window_s": setting.window_s,
-    });
-    if let (Some(burst), Some(limit)) = (setting.burst, limit.as_object_mut()) {
-        limit.insert("burst".into(), burst.into());
-    }
-    limit
+/// The limits of a shop or a key, each with its policy's name.
+fn limit_rows(owner: &Value) -> Vec<Value> {
+    let limits = find(owner, "limits").as_object();
+    let row = |(policy, limit): (&String, &Value)| {
+        let mut row = limit.clone();
+        if let Some(members) = row.as_object_mut() {
+            members.insert("policy".into(), json!(policy));
+        }
+        row
+    };
+    limits.into_iter().flatten().map(row).collect()
+}
+
+/// A limit as the API takes it: by the name of its policy.
+fn limit(setting: &LimitSetting) -> (String, Value) {
+    let limit = object([
+        ("limit", Some(json!(setting.limit))),
+        ("window_seconds", Some(json!(setting.window_s))),
+        ("burst", setting.burst.map(|burst| json!(burst))),
+    ]);
+    (setting.policy.to_string(), limit)
 }
 
 /// A JSON object of the members that have a value.
@@ -130,10 +152,10 @@ mod tests {
     #[test]
     fn limits_are_spelt_as_the_api_takes_them() {
         let setting: LimitSetting = "widget-search=5/1m".parse().unwrap();
-        assert_eq!(
-            limit(&setting),
-            json!({"policy": "widget-search", "limit": 5, "window_s": 60})
-        );
+        let (policy, limit) = limit(&setting);
+        assert_eq!((policy.as_str(), &limit), ("widget-search", &json!({"limit": 5, "window_seconds": 60})));
+        let rows = limit_rows(&json!({"limits": {policy: limit}}));
+        assert_eq!(rows, [json!({"policy": "widget-search", "limit": 5, "window_seconds": 60})]);
     }
 
     #[test]
