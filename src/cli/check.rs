@@ -25,7 +25,7 @@ pub(super) fn config(
     let config = start::load(sources)?;
     match command {
         ConfigCommand::Check => {
-            output.done("The configuration is valid.", &json!({"valid": true}))
+            output.done("ok: the configuration is valid", &json!({"valid": true}))
         }
         ConfigCommand::Print => output.text(&config.print()),
     }
@@ -93,7 +93,7 @@ mod tests {
         let printed = Printed::default();
         let mut output = printed.output(Format::Table);
         config(ConfigCommand::Check, &sources(""), &mut output).unwrap();
-        assert_eq!(printed.text(), "The configuration is valid.\n");
+        assert_eq!(printed.text(), "ok: the configuration is valid\n");
         config(ConfigCommand::Print, &sources("[log]\nlevel = \"warn\""), &mut output).unwrap();
         assert!(printed.text().contains("level = \"warn\"  # latchkey.toml"));
     }

@@ -6,13 +6,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use axum::Router;
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::UnixStream;
 use tower::ServiceExt as _;
 
@@ -44,6 +43,9 @@ pub(super) enum Client {
     Socket(PathBuf),
     /// To the store, opened here.
     Offline(Router),
+    /// To nothing: no server, no store, and nothing that would make one. Lists are empty, the rest
+    /// fails.
+    Nothing(Failure),
 }
 
 impl Client {
@@ -65,9 +67,9 @@ impl Client {
                 socket.display(),
                 path.display()
             );
-            return Err(Failure::new(Exit::Refused, message).hint(
-                "start `latchkey serve`, or name what you mean with --config, --socket or --store",
-            ));
+            let hint = "start `latchkey serve`, or create a shop: latchkey shop create; or name \
+                        what you mean with --config, --socket or --store";
+            return Ok(Self::Nothing(Failure::new(Exit::Refused, message).hint(hint)));
         }
         check_owner(&path)?;
         let node = start::open_node(config).map_err(|failure| {
@@ -75,7 +77,8 @@ impl Client {
             if !locked {
                 return failure;
             }
-            let message = format!("{}\nbut nobody answers on {}", failure.message, socket.display());
+            let message =
+                format!("{}\nbut nobody answers on {}", failure.message, socket.display());
             Failure { message, ..failure }.hint("name the socket of the running one with --socket")
         })?;
         Ok(Self::Offline(admin::router(node)))
@@ -89,6 +92,9 @@ impl Client {
     /// All items of a list, page by page.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
         let mut items = Vec::new();
+        if let (Self::Nothing(_), "/shops" | "/admin-tokens") = (self, path) {
+            return Ok(items);
+        }
         let mut cursor = String::new();
         loop {
             let page = self.get(&format!("{path}?limit={PAGE}{cursor}")).await?;
@@ -114,9 +120,10 @@ impl Client {
             Failure::new(Exit::Refused, format!("the server's answer is not JSON: {error}"))
         };
         let bytes = response.body();
-        let answer = match bytes.is_empty() {
-            true => Value::Null,
-            false => serde_json::from_slice(bytes).map_err(broken)?,
+        let answer = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(bytes).map_err(broken)?
         };
         if response.status().is_success() {
             return Ok(answer);
@@ -126,6 +133,7 @@ impl Client {
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Failure> {
         match self {
+            Self::Nothing(failure) => Err(failure.clone()),
             Self::Socket(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| socket_failure(path, &error))?;
@@ -175,15 +183,15 @@ fn request(
 fn refusal(status: u16, problem: &Value) -> Failure {
     let faults = find(problem, "errors").as_array().cloned().unwrap_or_default();
     // The faults say it all, one by one; the detail is their sum.
-    let mut message = match find(problem, if faults.is_empty() { "detail" } else { "title" }) {
-        Value::Null => format!("the server answered with status {status}"),
-        text => show(text),
-    };
-    for fault in &faults {
-        let (field, text) = (find(fault, "field"), find(fault, "detail"));
-        message.push_str(&format!("\n{}: {}", show(field), show(text)));
-    }
-    Failure::new(Exit::Refused, message)
+    let text = find(problem, if faults.is_empty() { "detail" } else { "title" });
+    let mut lines = vec![if text.is_null() {
+        format!("the server answered with status {status}")
+    } else {
+        show(text)
+    }];
+    let line = |fault| format!("{}: {}", show(find(fault, "field")), show(find(fault, "detail")));
+    lines.extend(faults.iter().map(line));
+    Failure::new(Exit::Refused, lines.join("\n"))
 }
 
 /// Whether there is no server at all; a socket file left behind by a killed one refuses.
@@ -225,6 +233,8 @@ fn check_owner(store: &Path) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

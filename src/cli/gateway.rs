@@ -16,8 +16,8 @@ use crate::admin::operations::widget_tokens;
 use crate::admin::{self, Node, OperationError, jobs};
 use crate::config::Config;
 use crate::id::Name;
-use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, IssueRequest};
 use crate::server::issue::IssuedToken;
+use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, IssueRequest};
 use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared};
 
 /// A gateway that serves.
@@ -99,8 +99,7 @@ impl Gateway {
             Ok(cut) => tracing::warn!(cut, "connections were cut at the end of the drain timeout"),
             Err(error) => tracing::error!(%error, "the data plane did not stop cleanly"),
         }
-        // Nobody listens any more if every task has ended already.
-        drop(self.shutdown.send(true));
+        self.shutdown.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
     }
 }
@@ -169,12 +168,13 @@ fn issue_batch(node: &Node, batch: Vec<IssueRequest>) {
     match widget_tokens::issue_batch(node, wanted.collect()) {
         Ok(results) => {
             for (request, result) in batch.into_iter().zip(results) {
-                let answer = result.map_err(|error| issue_error(&error)).map(|issued| IssuedToken {
-                    token: issued.token,
-                    expires_at: issued.record.expires_at,
-                    scopes: issued.record.scopes,
-                    id: issued.record.id,
-                });
+                let answer =
+                    result.map_err(|error| issue_error(&error)).map(|issued| IssuedToken {
+                        token: issued.token,
+                        expires_at: issued.record.expires_at,
+                        scopes: issued.record.scopes,
+                        id: issued.record.id,
+                    });
                 // The caller may have left; the token expires by itself.
                 drop(request.reply.send(answer));
             }

@@ -82,7 +82,8 @@ mod tests {
 
     #[tokio::test]
     async fn broken_answers_are_errors() {
-        for answer in [&b""[..], b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx"]
+        for answer in
+            [&b""[..], b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx"]
         {
             assert!(answered(answer).await.0.is_err(), "{answer:?}");
         }

@@ -24,9 +24,7 @@ use std::io::Write as _;
 
 use clap::Parser as _;
 
-use self::args::{
-    Cli, Command, OperatorCommand, OperatorTokenCommand, ShopCommand,
-};
+use self::args::{Cli, Command, OperatorCommand, OperatorTokenCommand, ShopCommand};
 use self::client::{Client, Missing};
 use self::output::Output;
 use crate::clock::{Clock as _, SystemClock};
@@ -45,10 +43,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Err(error) => return answer_usage(&error),
     };
     let mut output = Output::stdout(cli.global.output);
-    dispatch(cli, &mut output)
+    dispatch(&cli, &mut output)
 }
 
-fn dispatch(cli: Cli, output: &mut Output) -> Result<(), Failure> {
+fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
     let mut overrides = cli.global.overrides();
     if let Command::Serve(serve) = &cli.command {
         overrides.extend(serve.overrides());

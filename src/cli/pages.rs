@@ -10,10 +10,7 @@ use super::exit::{Exit, Failure};
 use super::output::Output;
 
 /// Prints the completion script of `shell`.
-pub(super) fn completions(
-    shell: clap_complete::Shell,
-    output: &mut Output,
-) -> Result<(), Failure> {
+pub(super) fn completions(shell: clap_complete::Shell, output: &mut Output) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "latchkey", &mut script);
     output.text(&String::from_utf8_lossy(&script))

@@ -1,6 +1,7 @@
 //! What every command that starts something has in common: the configuration, the runtime, the
 //! node, and how their errors are told.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -64,25 +65,20 @@ fn open_failure(error: &OpenError) -> Failure {
 ///
 /// Asked before the store is opened: a server that cannot listen leaves no database behind.
 pub(super) fn ensure_free(key: &str, address: SocketAddr) -> Result<(), Failure> {
-    match TcpListener::bind(address) {
-        Ok(listener) => drop(listener),
-        Err(error) => {
-            let (exit, hint) = match error.kind() {
-                std::io::ErrorKind::AddrInUse => (
-                    Exit::AddressInUse,
-                    "another process listens there: stop it, or choose another port",
-                ),
-                std::io::ErrorKind::PermissionDenied => (
-                    Exit::Failure,
-                    "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one",
-                ),
-                _ => (Exit::Failure, "is it an address of this machine?"),
-            };
-            let message = format!("{key}: cannot listen on {address}: {error}");
-            return Err(Failure::new(exit, message).hint(hint));
-        }
-    }
-    Ok(())
+    let Err(error) = TcpListener::bind(address) else {
+        return Ok(());
+    };
+    let (exit, hint) = if error.kind() == ErrorKind::AddrInUse {
+        let hint = "another process listens there: stop it, or choose another port";
+        (Exit::AddressInUse, hint)
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        let hint = "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one";
+        (Exit::Failure, hint)
+    } else {
+        (Exit::Failure, "is it an address of this machine?")
+    };
+    let message = format!("{key}: cannot listen on {address}: {error}");
+    Err(Failure::new(exit, message).hint(hint))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(in crate::cli) enum ShopCommand {
         /// Accept its credentials
         #[arg(long, group = "change", conflicts_with = "disable")]
         enable: bool,
-        /// Refuse its credentials, with 403 shop_disabled
+        /// Refuse its credentials, with 403 `shop_disabled`
         #[arg(long, group = "change")]
         disable: bool,
     },

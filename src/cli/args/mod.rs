@@ -19,7 +19,7 @@ pub(super) use manage::{
     IssuerCommand, KeyCommand, LimitArgs, OperatorCommand, OperatorTokenCommand, ShopCommand,
     TokenCommand,
 };
-pub(super) use value::{Header, LimitSetting, RoleName};
+pub(super) use value::{Header, LimitSetting};
 
 /// Where the configuration is looked for when nobody says.
 const STANDARD_CONFIG: &str = "/etc/latchkey/latchkey.toml";
@@ -68,10 +68,10 @@ pub(super) struct Global {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     #[arg(help_heading = "Global options")]
     pub(super) output: Format,
-    /// The database (store.path)
+    /// The database (`store.path`)
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     store: Option<String>,
-    /// The unix socket that commands talk to the server through (admin.socket)
+    /// The unix socket that commands talk to the server through (`admin.socket`)
     #[arg(long, global = true, value_name = "PATH", env = "LATCHKEY_SOCKET")]
     #[arg(help_heading = "Global options")]
     socket: Option<String>,
@@ -190,25 +190,25 @@ Examples:
 /// `serve`. Every flag overrides the key of the configuration it names.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct ServeArgs {
-    /// Where callers connect (server.listen)
+    /// Where callers connect (`server.listen`)
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// Where the admin API, metrics and health checks listen (admin.listen)
+    /// Where the admin API, metrics and health checks listen (`admin.listen`)
     #[arg(long, value_name = "ADDR:PORT")]
     admin_listen: Option<String>,
-    /// The file that holds the master key (store.master_key_file)
+    /// The file that holds the master key (`store.master_key_file`)
     #[arg(long, value_name = "FILE")]
     master_key_file: Option<String>,
-    /// The service behind the gateway (upstreams.default.url)
+    /// The service behind the gateway (`upstreams.default.url`)
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
-    /// Worker threads (server.workers)
+    /// Worker threads (`server.workers`)
     #[arg(long, value_name = "N")]
     workers: Option<String>,
-    /// What is logged: off, error, warn, info, debug, trace (log.level)
+    /// What is logged: off, error, warn, info, debug, trace (`log.level`)
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// How it is logged: text or json (log.format)
+    /// How it is logged: text or json (`log.format`)
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }

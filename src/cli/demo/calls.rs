@@ -100,25 +100,20 @@ impl Call {
 
     /// The line to paste into a shell, for a server at `base` (`http://127.0.0.1:8080`).
     pub(super) fn curl(&self, base: &str) -> String {
-        let mut line = String::from("curl -si");
+        let mut words = vec!["curl -si".to_owned()];
         // Without it curl tidies the path up before sending it, and nothing is left to refuse.
         if self.target.contains("/../") {
-            line.push_str(" --path-as-is");
-        }
-        if self.method != Method::GET && self.body.is_none() {
-            line.push_str(" -X ");
-            line.push_str(self.method.as_str());
+            words.push("--path-as-is".to_owned());
         }
         for (name, value) in &self.headers {
-            line.push_str(&format!(" -H {}", quote(&format!("{name}: {value}"))));
+            words.push(format!("-H {}", quote(&format!("{name}: {value}"))));
         }
-        if let Some(body) = self.body {
-            line.push_str(&format!(" -d {}", quote(body)));
-        }
+        // Data makes it a POST.
+        words.extend(self.body.map(|body| format!("-d {}", quote(body))));
         let url = format!("{base}{}", self.target);
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:.-_%".contains(&b);
-        let url = if url.bytes().all(plain) { url } else { quote(&url) };
-        format!("{line} {url}")
+        words.push(if url.bytes().all(plain) { url } else { quote(&url) });
+        words.join(" ")
     }
 }
 
@@ -308,7 +303,9 @@ mod tests {
         );
         let line = |target| calls.iter().find(|c| c.target == target).unwrap().curl("http://h");
         assert!(line(DOTS).starts_with("curl -si --path-as-is -H"), "{}", line(DOTS));
-        assert!(line("/api/widget/search?q=shoes").ends_with(" 'http://h/api/widget/search?q=shoes'"));
+        assert!(
+            line("/api/widget/search?q=shoes").ends_with(" 'http://h/api/widget/search?q=shoes'")
+        );
         assert!(line(ISSUE).contains(r#" -d '{"scopes":["search"]}' "#), "{}", line(ISSUE));
         assert_eq!(quote("it's"), r"'it'\''s'");
     }

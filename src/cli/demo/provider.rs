@@ -1,11 +1,10 @@
-//! The demo's identity provider: OpenID Connect discovery, a key set, and signed tokens.
+//! The demo's identity provider: `OpenID` Connect discovery, a key set, and signed tokens.
 //!
 //! Just enough of one to be checked against; nobody can sign in to it.
 
-use std::convert::Infallible;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -79,8 +78,7 @@ impl SigningKey {
         expires_at: Timestamp,
     ) -> Result<String, ProviderError> {
         jose::install_provider();
-        let header =
-            Header { kid: Some(KID.to_owned()), ..Header::new(Algorithm::ES256) };
+        let header = Header { kid: Some(KID.to_owned()), ..Header::new(Algorithm::ES256) };
         let issued_at = expires_at.unix_s().saturating_sub(LIFETIME_S);
         let claims = json!({
             "iss": issuer,
@@ -113,7 +111,7 @@ impl Provider {
         let (served_key, served_issuer) = (Arc::clone(&key), Arc::clone(&issuer));
         let server = Loopback::serve(move |request| {
             let issuer = served_issuer.get().cloned().unwrap_or_default();
-            answer(request, issuer, Arc::clone(&served_key))
+            std::future::ready(Ok(answer(&request, &issuer, &served_key)))
         })
         .await?;
         let url = issuer.get_or_init(|| format!("http://{}", server.address)).clone();
@@ -126,17 +124,17 @@ impl Provider {
     }
 
     /// A token for `subject`, good until `expires_at`.
-    pub(super) fn sign(&self, subject: &str, expires_at: Timestamp) -> Result<String, ProviderError> {
+    pub(super) fn sign(
+        &self,
+        subject: &str,
+        expires_at: Timestamp,
+    ) -> Result<String, ProviderError> {
         self.key.sign(&self.issuer, subject, expires_at)
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    issuer: String,
-    key: Arc<SigningKey>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(match request.uri().path() {
+fn answer(request: &Request<Incoming>, issuer: &str, key: &SigningKey) -> Response<Full<Bytes>> {
+    match request.uri().path() {
         "/.well-known/openid-configuration" => loopback::json(&json!({
             "issuer": issuer,
             "jwks_uri": format!("{issuer}/jwks.json"),
@@ -148,7 +146,7 @@ async fn answer(
             *response.status_mut() = StatusCode::NOT_FOUND;
             response
         }
-    })
+    }
 }
 
 #[cfg(test)]
@@ -161,8 +159,7 @@ mod tests {
     async fn get(provider: &Provider, path: &str) -> (u16, Value) {
         let address = provider.issuer().strip_prefix("http://").unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
-        let request =
-            Request::get(path).header("host", address).body(Full::default()).unwrap();
+        let request = Request::get(path).header("host", address).body(Full::default()).unwrap();
         let response = exchange(stream, request).await.unwrap();
         let body = serde_json::from_slice(response.body()).unwrap_or_default();
         (response.status().as_u16(), body)

@@ -71,9 +71,10 @@ impl World {
     /// Where callers connect from this machine.
     pub(super) fn data_address(&self) -> SocketAddr {
         let address = self.gateway.data_address();
-        match address.ip().is_unspecified() {
-            true => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
-            false => address,
+        if address.ip().is_unspecified() {
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+        } else {
+            address
         }
     }
 

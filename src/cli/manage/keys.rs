@@ -61,20 +61,20 @@ pub(in crate::cli) async fn run(
             );
             output.list(&LIST, &items, &empty)
         }
-        KeyCommand::Show { shop, key } => output.item(&SHOW, &client.get(&path(shop, key)).await?),
+        KeyCommand::Show { shop, key } => output.item(&SHOW, &client.get(&path(shop, *key)).await?),
         KeyCommand::Update { .. } => update(command, client, output).await,
         KeyCommand::Rotate { shop, key, grace } => {
             let body = json!({"grace_seconds": grace.unwrap_or(0)});
-            let rotate = format!("{}/rotate", path(shop, key));
+            let rotate = format!("{}/rotate", path(shop, *key));
             let answer = client.call(Method::POST, &rotate, Some(&body)).await?;
             print_secret(output, shop, &answer)
         }
         KeyCommand::Revoke { shop, key } => {
-            let answer = client.call(Method::DELETE, &path(shop, key), None).await?;
+            let answer = client.call(Method::DELETE, &path(shop, *key), None).await?;
             output.done(&format!("Revoked {key}: it is refused from now on."), &answer)
         }
         KeyCommand::Limits { shop, key, limits: args } => {
-            limits(&path(shop, key), args, client, output).await
+            limits(&path(shop, *key), args, client, output).await
         }
     }
 }
@@ -94,7 +94,7 @@ async fn update(command: &KeyCommand, client: &Client, output: &mut Output) -> R
         ("expires_at", expiry),
         ("networks", (*any_network || !networks.is_empty()).then(|| json!(networks))),
     ]);
-    let answer = client.call(Method::PATCH, &path(shop, key), Some(&body)).await?;
+    let answer = client.call(Method::PATCH, &path(shop, *key), Some(&body)).await?;
     output.item(&SHOW, &answer)
 }
 
@@ -107,6 +107,6 @@ fn print_secret(output: &mut Output, shop: &ShopId, answer: &Value) -> Result<()
     created(output, &SHOW, answer, ("Secret", "secret"), &usage)
 }
 
-fn path(shop: &ShopId, key: &KeyId) -> String {
+fn path(shop: &ShopId, key: KeyId) -> String {
     format!("/shops/{shop}/keys/{key}")
 }

@@ -153,7 +153,10 @@ mod tests {
     fn limits_are_spelt_as_the_api_takes_them() {
         let setting: LimitSetting = "widget-search=5/1m".parse().unwrap();
         let (policy, limit) = limit(&setting);
-        assert_eq!((policy.as_str(), &limit), ("widget-search", &json!({"limit": 5, "window_seconds": 60})));
+        assert_eq!(
+            (policy.as_str(), &limit),
+            ("widget-search", &json!({"limit": 5, "window_seconds": 60}))
+        );
         let rows = limit_rows(&json!({"limits": {policy: limit}}));
         assert_eq!(rows, [json!({"policy": "widget-search", "limit": 5, "window_seconds": 60})]);
     }

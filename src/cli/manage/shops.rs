@@ -27,8 +27,7 @@ const SHOW: [Column; 8] = [
     Column("Updated", "updated_at"),
 ];
 
-const EMPTY: &str =
-    "No shops. Create one: latchkey shop create acme --url https://acme.example";
+const EMPTY: &str = "No shops. Create one: latchkey shop create acme --url https://acme.example";
 
 /// Runs it.
 pub(in crate::cli) async fn run(
@@ -69,15 +68,8 @@ async fn update(
     client: &Client,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let ShopCommand::Update {
-        shop,
-        url,
-        name,
-        widget_origins,
-        no_widget_origins,
-        enable,
-        disable,
-    } = command
+    let ShopCommand::Update { shop, url, name, widget_origins, no_widget_origins, enable, disable } =
+        command
     else {
         return Ok(());
     };

@@ -44,9 +44,8 @@ pub(in crate::cli) async fn run(
         }
         TokenCommand::List { shop } => {
             let items = client.list(&format!("/shops/{shop}/widget-tokens")).await?;
-            let empty = format!(
-                "Shop {shop} has no widget tokens. Issue one: latchkey token issue {shop}"
-            );
+            let empty =
+                format!("Shop {shop} has no widget tokens. Issue one: latchkey token issue {shop}");
             output.list(&LIST, &items, &empty)
         }
         TokenCommand::Revoke { shop, token } => {
