@@ -72,15 +72,7 @@ impl Client {
             return Ok(Self::Nothing(Failure::new(Exit::Refused, message).hint(hint)));
         }
         check_owner(&path)?;
-        let node = start::open_node(config).map_err(|failure| {
-            let locked = failure.message.contains("another latchkey runs");
-            if !locked {
-                return failure;
-            }
-            let message =
-                format!("{}\nbut nobody answers on {}", failure.message, socket.display());
-            Failure { message, ..failure }.hint("name the socket of the running one with --socket")
-        })?;
+        let node = start::open_node(config)?;
         Ok(Self::Offline(admin::router(node)))
     }
 
@@ -98,7 +90,7 @@ impl Client {
         let mut cursor = String::new();
         loop {
             let page = self.get(&format!("{path}?limit={PAGE}{cursor}")).await?;
-            let members = find(&page, "items").as_array();
+            let members = page.as_array().or_else(|| find(&page, "items").as_array());
             items.extend(members.into_iter().flatten().cloned());
             match find(&page, "next_cursor").as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),

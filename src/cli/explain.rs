@@ -53,7 +53,7 @@ fn read(input: &mut dyn std::io::Read) -> Result<Value, Failure> {
     }
     serde_json::from_str(&text).map_err(|error| {
         usage(format!("standard input is not a request in JSON: {error}"))
-            .hint(r#"write e.g. {"method":"GET","path":"/api/search/items","headers":[]}"#)
+            .hint(r#"write e.g. {"method":"GET","path":"/api/search/items","headers":{}}"#)
     })
 }
 

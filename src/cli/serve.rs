@@ -28,7 +28,8 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
         tracing::info!(%file, "a new master key was made; back it up, apart from the database");
     }
     let (data, admin) = (gateway.data_address(), gateway.admin_address());
-    tracing::info!(%data, %admin, socket = %socket.display(), "ready");
+    let (socket, version) = (socket.display(), env!("CARGO_PKG_VERSION"));
+    tracing::info!(%data, %admin, %socket, version, "ready");
     loop {
         match signals.next().await {
             Told::Reload => reload(&gateway, sources, log).await,

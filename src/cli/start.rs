@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
@@ -13,6 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Sources};
 use crate::metrics::Metrics;
 use crate::secret::SystemEntropy;
+use crate::store::StoreError;
 
 /// Threads of the admin plane: one may wait for the disk while the other answers.
 const ADMIN_THREADS: usize = 2;
@@ -48,17 +50,25 @@ pub(super) fn open_node_at(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| {
         Failure::new(Exit::Failure, format!("the metrics could not be set up: {error}"))
     })?;
+    let socket = config.admin.socket.clone();
     let entropy = Arc::new(SystemEntropy::new());
-    Node::open(config, clock, entropy, Arc::new(metrics)).map_err(|e| open_failure(&e))
+    Node::open(config, clock, entropy, Arc::new(metrics)).map_err(|e| open_failure(&e, &socket))
 }
 
-fn open_failure(error: &OpenError) -> Failure {
-    match error {
-        OpenError::MasterKey(_) | OpenError::Store(_) | OpenError::Shop(_) => {
-            Failure::new(Exit::Store, error.to_string())
-        }
-        OpenError::Entropy(_) => Failure::new(Exit::Failure, error.to_string()),
+fn open_failure(error: &OpenError, socket: &Path) -> Failure {
+    let exit = match error {
+        OpenError::MasterKey(_) | OpenError::Store(_) | OpenError::Shop(_) => Exit::Store,
+        OpenError::Entropy(_) => Exit::Failure,
+    };
+    let failure = Failure::new(exit, error.to_string());
+    if matches!(error, OpenError::Store(StoreError::Locked { .. })) {
+        let socket = socket.display();
+        return failure.hint(format!(
+            "commands talk to a running latchkey through its socket: {socket} by this \
+             configuration, or name it with --socket"
+        ));
     }
+    failure
 }
 
 /// Fails if somebody listens on `address`, which the key `key` names.
@@ -84,6 +94,15 @@ pub(super) fn ensure_free(key: &str, address: SocketAddr) -> Result<(), Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_that_another_process_holds_points_to_the_socket() {
+        let error = OpenError::Store(StoreError::Locked { path: "/x/latchkey.redb".into() });
+        let failure = open_failure(&error, Path::new("/x/admin.sock"));
+        assert_eq!(failure.exit, Exit::Store);
+        let text = failure.to_string();
+        assert!(text.contains("/x/latchkey.redb") && text.contains("/x/admin.sock"), "{text}");
+    }
 
     #[test]
     fn a_taken_port_has_its_own_exit_code() {

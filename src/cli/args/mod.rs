@@ -176,7 +176,7 @@ const EXPLAIN_EXAMPLES: &str = "\
 Examples:
   latchkey explain --path /api/plugin/shops/demo/products -H 'X-Shop-API-Key: sk_...'
   latchkey explain --method POST --path /api/search/items --client 203.0.113.9
-  echo '{\"method\":\"GET\",\"path\":\"/api/search/items\",\"headers\":[]}' | latchkey explain -
+  echo '{\"method\":\"GET\",\"path\":\"/api/search/items\",\"headers\":{}}' | latchkey explain -
 
 A secret on the command line is seen by every user of the machine while the command runs, and
 stays in the shell's history; `latchkey explain -` keeps it out of both.";

@@ -19,6 +19,7 @@ use crate::cli::start;
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::config::{Config, ConfigFile, Override, Sources};
 use crate::id::ShopId;
+use crate::jwks::RefreshReason;
 
 /// Limits and the like; addresses and paths are added as flags would add them.
 const CONFIG: &str = include_str!("demo.toml");
@@ -59,6 +60,7 @@ impl World {
         let cast = cast(credentials, &provider, gateway.node(), now)?;
         let world =
             Self { cast, gateway, provider, socket, _upstream: upstream, _directory: directory };
+        world.fetch_keys().await;
         world.use_up().await?;
         Ok(world)
     }
@@ -96,6 +98,23 @@ impl World {
     /// The identity provider's `iss`.
     pub(super) fn issuer(&self) -> &str {
         self.provider.issuer()
+    }
+
+    /// Waits for the identity provider's keys, so that the first JWT is not told to come back.
+    async fn fetch_keys(&self) {
+        let node = self.gateway.node();
+        let keeper = loop {
+            match node.jwks() {
+                Some(keeper) => break keeper,
+                // It starts with the gateway's background work, in a moment.
+                None => tokio::task::yield_now().await,
+            }
+        };
+        for issuer in &node.config.load().policies.issuers {
+            if let Err(error) = keeper.refresh(&issuer.name, RefreshReason::Operator).await {
+                tracing::error!(%error, "the demo's identity provider gave no keys");
+            }
+        }
     }
 
     /// Uses the limit of [`calls::USED_UP`] up, so that every call the list shows is over it.
