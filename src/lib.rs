@@ -32,6 +32,7 @@
 //! 7. One crypto library: ring.
 
 pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decision;
