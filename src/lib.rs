@@ -31,6 +31,8 @@
 //! 6. No `unsafe`; time, randomness and the disk are handed in.
 //! 7. One crypto library: ring.
 
+pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decision;
