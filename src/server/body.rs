@@ -13,8 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::conn::InFlight;
 use super::log;
-use super::wire::InFlight;
 use super::worker::RequestId;
 use crate::decision::denial::Code;
 

@@ -13,11 +13,11 @@ use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy;
 
 use super::body::{BodyWatch, RequestBody, Source, UpstreamBody};
+use super::conn::Conn;
 use super::headers::{self, Outgoing};
 use super::log;
 use super::respond::{self, LimitHeaders};
 use super::upstream::Upstream;
-use super::wire::Conn;
 use super::worker::RequestId;
 use crate::decision::Admitted;
 use crate::decision::denial::Code;

@@ -436,7 +436,7 @@ fn what_could_be_read_two_ways_never_reaches_the_upstream() {
         (format!("GET open HTTP/1.1\r\n{host}\r\n"), 400),
         // Hyper's own refusals look like ours.
         (format!("GET http://[/open HTTP/1.1\r\n{host}\r\n"), 400),
-        (format!("GET /open\u{7b}\"<>\\^` HTTP/1.1\r\n{host}\r\n"), 400),
+        (format!("GET /open\"<>\\^` HTTP/1.1\r\n{host}\r\n"), 400),
         (format!("GET /open/../x HTTP/1.1\r\n{host}\r\n"), 400),
         (format!("GET /open//x HTTP/1.1\r\n{host}\r\n"), 400),
         (format!("GET /open/%2e%2e HTTP/1.1\r\n{host}\r\n"), 400),
