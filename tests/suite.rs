@@ -1,12 +1,24 @@
-//! The tests from outside: one binary, so that they link once.
-
+//! Everything that is tested through the running binary or the library's front door, in one test
+//! binary.
 #![expect(
-    clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
     reason = "a test fails by panicking"
 )]
 
+mod api;
+mod cli;
+mod crash;
 mod decision;
+mod demo;
 mod naive;
+mod secrecy;
+mod spec_jwt;
+mod spec_keys;
+mod spec_outcomes;
+mod spec_upstream;
+mod spec_widget;
+mod startup;
+mod support;
