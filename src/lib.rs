@@ -43,6 +43,7 @@ pub mod limiter;
 pub mod logging;
 pub mod metrics;
 pub mod secret;
+pub mod server;
 pub mod snapshot;
 pub mod store;
 pub mod verified_tokens;

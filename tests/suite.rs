@@ -1,21 +1,12 @@
-//! Everything that is tested through the running binary, in one test binary.
+//! The tests from outside: one binary, so that they link once.
+
 #![expect(
-    clippy::expect_used,
+    clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
     reason = "a test fails by panicking"
 )]
 
-mod api;
-mod cli;
-mod crash;
-mod demo;
-mod secrecy;
-mod spec_jwt;
-mod spec_keys;
-mod spec_outcomes;
-mod spec_upstream;
-mod spec_widget;
-mod startup;
-mod support;
+mod decision;
+mod naive;

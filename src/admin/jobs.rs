@@ -46,7 +46,9 @@ pub struct Progress {
 /// tick tries again.
 pub fn tick(node: &Node, progress: &Progress) {
     let rotation = node.config.load().widget_signing_key_rotation;
-    let jobs: [(&str, &dyn Fn() -> Result<(), OperationError>); 5] = [
+    let probe = || if node.is_writable() { Ok(()) } else { signing_keys::probe(node) };
+    let jobs: [(&str, &dyn Fn() -> Result<(), OperationError>); 6] = [
+        ("the store still refuses writes", &probe),
         ("times of last use are not stored", &|| flush_last_use(node, progress)),
         ("signing keys are not rotated", &|| signing_keys::maintain(node, rotation)),
         ("rotated keys are not pruned", &|| keys::prune(node).map(drop)),

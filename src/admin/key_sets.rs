@@ -48,7 +48,7 @@ impl KeySink for Node {
     }
 
     fn refreshed(&self, issuer: &Name, result: Result<usize, &RefreshError>) {
-        let _ = (issuer, result);
+        self.metrics.jwks_refresh(issuer.as_str(), result.is_ok());
     }
 }
 

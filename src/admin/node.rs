@@ -137,6 +137,7 @@ impl Node {
         let store = Store::open(options, Arc::clone(&clock), Arc::clone(&entropy))?;
         make_first_signing_key(&store, entropy.as_ref(), clock.now().unix)?;
         let policies = Arc::clone(&config.policies);
+        announce(&metrics, &policies);
         let loaded = load(&store, policies, pepper.clone(), clock.now().unix)?;
         Ok(Arc::new(Self {
             store: Arc::new(store),
@@ -168,6 +169,7 @@ impl Node {
             .collect();
         let policies = Arc::clone(&config.policies);
         warnings.extend(orphaned_overrides(&self.published.load(), &policies));
+        announce(&self.metrics, &policies);
         self.published.patch(|snapshot| snapshot.set_policies(policies));
         self.config.store(Arc::new(config));
         self.reloads.send_modify(|generation| *generation += 1);
@@ -245,11 +247,22 @@ impl Node {
     }
 }
 
-fn commit_observer(writable: &Arc<AtomicBool>, _metrics: &Arc<Metrics>) -> CommitObserver {
-    let writable = Arc::clone(writable);
+fn commit_observer(writable: &Arc<AtomicBool>, metrics: &Arc<Metrics>) -> CommitObserver {
+    let (writable, metrics) = (Arc::clone(writable), Arc::clone(metrics));
     Arc::new(move |commit| {
         writable.store(commit.committed, Ordering::Relaxed);
+        metrics.store_commit_duration(commit.duration);
+        if !commit.committed {
+            metrics.store_error();
+        }
     })
+}
+
+/// Announces the names that may be label values.
+fn announce(metrics: &Metrics, policies: &Policies) {
+    let limits: Vec<Name> = policies.limits.iter().map(|limit| limit.name.clone()).collect();
+    let issuers: Vec<Name> = policies.issuers.iter().map(|issuer| issuer.name.clone()).collect();
+    metrics.configure(&limits, &issuers);
 }
 
 fn make_first_signing_key(

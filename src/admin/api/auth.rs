@@ -91,7 +91,7 @@ pub(super) struct AsOperator(pub(super) Caller);
 
 /// A caller that may change operators too.
 #[derive(Debug)]
-pub(super) struct AsOwner;
+pub(super) struct AsOwner(pub(super) Caller);
 
 impl<S: Sync> FromRequestParts<S> for AsViewer {
     type Rejection = Problem;
@@ -113,7 +113,7 @@ impl<S: Sync> FromRequestParts<S> for AsOwner {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        require(parts, Role::Owner).map(|_| Self)
+        require(parts, Role::Owner).map(Self)
     }
 }
 

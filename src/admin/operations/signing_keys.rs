@@ -83,6 +83,15 @@ pub fn maintain(node: &Node, rotation: Duration) -> Result<(), OperationError> {
     })
 }
 
+/// Writes the signing key as it is, to find out whether the store takes writes again after one it
+/// refused.
+pub fn probe(node: &Node) -> Result<(), OperationError> {
+    node.mutate(|tx, _, _| match tx.signing_keys()?.iter().find(|key| key.retired_at.is_none()) {
+        Some(key) => Ok(tx.put_signing_key(key)?),
+        None => Ok(()),
+    })
+}
+
 /// Whether nothing that `key` signed can still verify.
 fn is_spent(key: &SigningKeyRecord, now: Timestamp) -> bool {
     key.retired_at.is_some() && key.last_expiry <= now

@@ -5,14 +5,14 @@ use std::time::Duration;
 use arrayvec::ArrayString;
 
 use super::validate::Faults;
-use super::{OperationError, Page, Resource, now, shops};
+use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, shops};
 use crate::admin::node::{Node, Turn};
 use crate::admin::patch::Change;
 use crate::clock::Timestamp;
 use crate::decision::policy::WidgetPolicy;
 use crate::decision::widget_token::{SCOPES_BYTES_MAX, SigningKey, WidgetToken, sign};
 use crate::id::{ShopId, TokenId};
-use crate::secret::{SecretText, random_bytes};
+use crate::secret::random_bytes;
 use crate::store::{SigningKeyRecord, TokenRecord, WriteTx};
 
 /// A token that is wanted.
@@ -26,19 +26,12 @@ pub struct IssueRequest {
     pub lifetime: Option<Duration>,
     /// Who wants it: a key id, an admin token id, …
     pub issued_by: String,
+    /// Recognizes a repetition.
+    pub idempotency: Option<Idempotency>,
 }
 
-/// A token that was issued.
-#[derive(Debug, Clone)]
-pub struct Issued {
-    /// What is kept of it.
-    pub record: TokenRecord,
-    /// The token itself: here and nowhere else.
-    pub token: SecretText,
-}
-
-/// Issues one token.
-pub fn issue(node: &Node, request: IssueRequest) -> Result<Issued, OperationError> {
+/// Issues one token. Its text is in the result and nowhere else.
+pub fn issue(node: &Node, request: IssueRequest) -> Result<Created<TokenRecord>, OperationError> {
     // One request, one result; an empty batch result cannot be.
     let issued = issue_batch(node, vec![request])?.pop();
     issued.unwrap_or(Err(OperationError::NotFound(Resource::WidgetToken)))
@@ -49,7 +42,7 @@ pub fn issue(node: &Node, request: IssueRequest) -> Result<Issued, OperationErro
 pub fn issue_batch(
     node: &Node,
     requests: Vec<IssueRequest>,
-) -> Result<Vec<Result<Issued, OperationError>>, OperationError> {
+) -> Result<Vec<Result<Created<TokenRecord>, OperationError>>, OperationError> {
     let now = now(node);
     let policies = node.published.load().shared_policies();
     node.mutate(|tx, _, turn| {
@@ -135,7 +128,13 @@ impl Issuer<'_> {
         turn: &mut Turn,
         key: &mut SigningKeyRecord,
         request: IssueRequest,
-    ) -> Result<Issued, OperationError> {
+    ) -> Result<Created<TokenRecord>, OperationError> {
+        let idempotency = request.idempotency.as_ref();
+        if let Some(made) = Idempotency::replay(idempotency, tx, self.now)? {
+            let id = TokenId::parse(&made).map_err(|_| gone(Resource::WidgetToken))?;
+            let token = tx.token(id)?.ok_or_else(|| gone(Resource::WidgetToken))?;
+            return Ok(Created::replayed(token));
+        }
         let scopes = self.scopes(&request.scopes)?;
         let lifetime = request.lifetime.unwrap_or(self.policy.lifetime);
         let mut faults = Faults::default();
@@ -161,9 +160,10 @@ impl Issuer<'_> {
             issued_by: request.issued_by,
         };
         tx.put_token(&record)?;
+        Idempotency::note(idempotency, tx, record.id.to_string(), self.now)?;
         key.last_expiry = key.last_expiry.max(token.expires_at);
         turn.last_issued = turn.last_issued.max(issued_at);
-        Ok(Issued { record, token: sign(&token, self.signer) })
+        Ok(Created::new(record, Some(sign(&token, self.signer))))
     }
 
     /// Scopes as a token carries them: known, each once.
