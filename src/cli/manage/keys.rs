@@ -34,6 +34,14 @@ const SHOW: [Column; 11] = [
     Column("Replaced by", "replaced_by"),
 ];
 
+const CREATED: [Column; 5] = [
+    Column("Key", "id"),
+    Column("Shop", "shop"),
+    Column("Name", "name"),
+    Column("Networks", "networks"),
+    Column("Expires", "expires_at"),
+];
+
 /// Runs it.
 pub(in crate::cli) async fn run(
     command: &KeyCommand,
@@ -109,7 +117,7 @@ fn print_secret(
         show(find(answer, "secret")),
         client.data_address()
     );
-    created(output, &SHOW, answer, ("Secret", "secret"), &usage)
+    created(output, &CREATED, answer, ("Secret", "secret"), &usage)
 }
 
 fn path(shop: &ShopId, key: KeyId) -> String {
