@@ -251,6 +251,46 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::{Override, Sources};
+
+    fn config_in(directory: &Path) -> Config {
+        let path = directory.join("latchkey.redb").display().to_string();
+        let store = Override { flag: "test".into(), key: "store.path".into(), value: path };
+        start::load(&Sources { overrides: vec![store], ..Sources::default() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn without_server_and_store_lists_are_empty_and_nothing_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = Client::connect(config_in(directory.path()), Missing::Refuse).await.unwrap();
+        assert_eq!(client.list("/shops").await, Ok(Vec::new()));
+        let failure = client.get("/shops/acme").await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(failure.message.contains("admin.sock") && failure.hint.is_some(), "{failure}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_server_the_store_answers_page_by_page() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = Client::connect(config_in(directory.path()), Missing::Create).await.unwrap();
+        for i in 0..PAGE + 1 {
+            let shop = json!({"id": format!("s{i:03}"), "url": "https://a.example"});
+            client.call(Method::POST, "/shops", Some(&shop)).await.unwrap();
+        }
+        assert_eq!(client.list("/shops").await.unwrap().len(), PAGE + 1);
+        let again = json!({"id": "s000", "url": "https://a.example"});
+        let failure = client.call(Method::POST, "/shops", Some(&again)).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(std::os::unix::net::UnixListener::bind(directory.path().join("admin.sock")));
+        let client = Client::connect(config_in(directory.path()), Missing::Create).await.unwrap();
+        assert_eq!(client.list("/shops").await, Ok(Vec::new()));
+    }
 
     #[test]
     fn refusals_say_what_the_api_said() {

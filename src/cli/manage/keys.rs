@@ -112,7 +112,7 @@ fn print_secret(
     answer: &Value,
 ) -> Result<(), Failure> {
     let usage = format!(
-        "Try it:\n  curl -i -H 'X-Shop-API-Key: {}' \
+        "Try it:\n  curl -i -H 'X-Shop-API-Key: {}' \\\n    \
          http://{}/api/plugin/shops/{shop}/products",
         show(find(answer, "secret")),
         client.data_address()

@@ -47,7 +47,7 @@ pub(in crate::cli) async fn run(
             ]);
             let answer = client.call(Method::POST, PATH, Some(&body)).await?;
             let usage = format!(
-                "Try it:\n  curl -i -H 'Authorization: Bearer {}' \
+                "Try it:\n  curl -i -H 'Authorization: Bearer {}' \\\n    \
                  http://{}/api/v1/shops",
                 show(find(&answer, "secret")),
                 client.admin_address()

@@ -34,7 +34,7 @@ pub(in crate::cli) async fn run(
             let path = format!("/shops/{shop}/widget-tokens");
             let answer = client.call(Method::POST, &path, Some(&body)).await?;
             let usage = format!(
-                "Try it:\n  curl -i -H 'X-Widget-Token: {}' \
+                "Try it:\n  curl -i -H 'X-Widget-Token: {}' \\\n    \
                  http://{}/api/widget/search",
                 show(find(&answer, "token")),
                 client.data_address()
