@@ -274,7 +274,7 @@ mod tests {
     async fn without_server_the_store_answers_page_by_page() {
         let directory = tempfile::tempdir().unwrap();
         let client = Client::connect(config_in(directory.path()), Missing::Create).await.unwrap();
-        for i in 0..PAGE + 1 {
+        for i in 0..=PAGE {
             let shop = json!({"id": format!("s{i:03}"), "url": "https://a.example"});
             client.call(Method::POST, "/shops", Some(&shop)).await.unwrap();
         }
