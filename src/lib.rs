@@ -32,6 +32,7 @@
 //! 7. One crypto library: ring.
 
 pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decision;
@@ -42,6 +43,7 @@ pub mod limiter;
 pub mod logging;
 pub mod metrics;
 pub mod secret;
+pub mod server;
 pub mod snapshot;
 pub mod store;
 pub mod verified_tokens;

@@ -9,7 +9,7 @@ use crate::support::upstream::{Behaviour, Upstream};
 const OWN: &str = "/api/plugin/shops/demo/products";
 
 struct World {
-    _site: Site,
+    site: Site,
     upstream: Upstream,
     gateway: Gateway,
 }
@@ -19,7 +19,7 @@ fn world(extra: &str) -> World {
     let site = Site::new(Some(&upstream), extra);
     let gateway = site.start();
     gateway.shop("demo").shop("other");
-    World { _site: site, upstream, gateway }
+    World { site, upstream, gateway }
 }
 
 impl World {
@@ -45,7 +45,7 @@ fn rule_1_keys_are_random_shown_once_and_stored_only_as_a_digest() {
     for text in [shown.to_string(), listed.to_string()] {
         assert!(!text.contains(&secret[..12]), "{text}");
     }
-    let database = std::fs::read(w._site.database()).expect("the database file");
+    let database = std::fs::read(w.site.database()).expect("the database file");
     let sha256 = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
     for needle in [secret.as_bytes(), sha256.as_ref()] {
         assert!(memchr::memmem::find(&database, needle).is_none());
@@ -82,7 +82,7 @@ fn rule_2_several_keys_rotation_expiry_networks_and_own_limits() {
 
     // Own limits: three a minute instead of the policy's hundred, for this key alone.
     let (id, limited) = w.gateway.key("demo", &json!({}));
-    let limits = json!({"any-other": {"limit": 3, "window": "1m"}});
+    let limits = json!({"authenticated": {"limit": 3, "window_seconds": 60}});
     w.gateway.api_ok("PUT", &format!("/shops/demo/keys/{id}/limits"), &limits);
     let outcomes: Vec<String> = (0..4).map(|_| ok(&limited)).collect();
     assert_eq!(outcomes, ["200 ok", "200 ok", "200 ok", "429 rate_limited"]);
@@ -131,7 +131,7 @@ fn rules_3_and_6_the_path_names_the_keys_own_shop() {
 }
 
 #[test]
-fn rules_4_and_5_a_browser_must_be_on_the_shops_site() {
+fn rules_4_and_5_a_browser_must_be_on_the_shopssite() {
     let w = world("");
     let (_, secret) = w.gateway.key("demo", &json!({}));
     let extra = json!({"widget_origins": ["https://partner.example"]});

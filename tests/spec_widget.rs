@@ -72,11 +72,11 @@ fn rule_1_a_shops_server_asks_only_for_what_it_may() {
     let (_, key) = w.gateway.key("demo", &json!({}));
     let path = "/api/plugin/shops/demo/widget-token";
     for (body, expected) in [
-        (r#"{"scopes":["search"],"ttl_seconds":60}"#, "201 ok"),
+        (r#"{"scopes":["search"],"lifetime_seconds":60}"#, "201 ok"),
         ("{}", "201 ok"),
-        (r#"{"ttl_seconds":86401}"#, "400 bad_request"),
-        (r#"{"ttl_seconds":0}"#, "400 bad_request"),
-        (r#"{"ttl_seconds":-5}"#, "400 bad_request"),
+        (r#"{"lifetime_seconds":86401}"#, "400 bad_request"),
+        (r#"{"lifetime_seconds":0}"#, "400 bad_request"),
+        (r#"{"lifetime_seconds":-5}"#, "400 bad_request"),
         (r#"{"scopes":["admin"]}"#, "400 bad_request"),
         (r#"{"scope":["search"]}"#, "400 bad_request"),
         (r#"{"scopes":"search"}"#, "400 bad_request"),
@@ -151,7 +151,7 @@ fn rule_3_revoke_all_before_now_spares_what_comes_after() {
 #[test]
 fn rule_3_an_expired_token_is_expired() {
     let w = world("");
-    let (_, token) = w.gateway.token("demo", &json!({"ttl_seconds": 1}));
+    let (_, token) = w.gateway.token("demo", &json!({"lifetime_seconds": 1}));
     let outcome = crate::support::until(|| {
         let outcome = w.search(&token);
         (outcome != "200 ok").then_some(outcome)

@@ -150,36 +150,60 @@ fn require_vacant(path: &Path) -> Result<(), ListenError> {
 
 /// Serves `router` to callers that have to show an admin token, until `shutdown` becomes true.
 pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: watch::Receiver<bool>) {
-    let accept = async || listener.accept().await;
     let admit = |peer: SocketAddr, request: &mut http::Extensions| {
         request.insert(Peer(peer));
     };
-    serve(accept, admit, &router, shutdown).await;
+    serve(listener, admit, router, shutdown).await;
 }
 
 /// Serves `router` to whoever may open the socket, as the owner, until `shutdown` becomes true.
 pub async fn serve_unix(socket: AdminSocket, router: Router, shutdown: watch::Receiver<bool>) {
-    let accept = async || socket.listener.accept().await;
-    let admit = |_, request: &mut http::Extensions| {
+    let admit = |(), request: &mut http::Extensions| {
         request.insert(Caller::socket());
     };
-    serve(accept, admit, &router, shutdown).await;
+    serve(socket, admit, router, shutdown).await;
 }
 
-async fn serve<A: Clone + Send + Sync + 'static, C>(
-    accept: impl AsyncFn() -> io::Result<(C, A)>,
-    admit: fn(A, &mut http::Extensions),
-    router: &Router,
+/// What connections come from.
+trait Accept: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    type Address: Clone + Send + Sync + 'static;
+
+    /// The next connection. (A trait rather than an `AsyncFn`, whose futures cannot be said to be
+    /// `Send`.)
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Address)>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = tokio::net::TcpStream;
+    type Address = SocketAddr;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send {
+        Self::accept(self)
+    }
+}
+
+impl Accept for AdminSocket {
+    type Stream = tokio::net::UnixStream;
+    type Address = ();
+
+    async fn accept(&self) -> io::Result<(Self::Stream, ())> {
+        self.listener.accept().await.map(|(stream, _)| (stream, ()))
+    }
+}
+
+async fn serve<L: Accept>(
+    listener: L,
+    admit: fn(L::Address, &mut http::Extensions),
+    router: Router,
     mut shutdown: watch::Receiver<bool>,
-) where
-    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
             let permit = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((permit, accept().await?))
+            Ok::<_, io::Error>((permit, listener.accept().await?))
         };
         let accepted = tokio::select! {
             accepted = accepted => accepted,

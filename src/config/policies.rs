@@ -34,6 +34,9 @@ pub(super) fn read(
     scopes: Option<&Scopes>,
 ) -> (Result<Vec<Route>, Noted>, Result<Vec<LimitPolicy>, Noted>) {
     let routes = read_routes(root, upstreams, scopes);
+    if let Ok(routes) = &routes {
+        refuse_unreachable(root, routes);
+    }
     let limits = read_limits(root);
     if let (Ok(routes), Ok(limits)) = (&routes, &limits) {
         require_anonymous_limits(root, routes, limits);
@@ -248,6 +251,28 @@ pub(super) fn quota(
 ) -> Result<Quota, Noted> {
     let quota = Quota::with_burst(limit?.get(), window?, burst?.get());
     quota.ok_or_else(|| t.error("limit", "is more than can be counted".into()))
+}
+
+/// A route that an earlier one always takes the place of is a mistake, and may be a dangerous one:
+/// its checks are never made.
+fn refuse_unreachable(root: &mut Section<'_, '_>, routes: &[(Place, Route)]) {
+    for (i, (place, route)) in routes.iter().enumerate() {
+        let earlier = || routes.iter().map(|(_, route)| route).take(i);
+        for (j, path) in route.paths.iter().enumerate() {
+            let hides = |r: &&Route| {
+                let methods = r.methods == MethodSet::all() || r.methods == route.methods;
+                methods && r.paths.iter().any(|above| is_above(above, path))
+            };
+            if let Some(first) = earlier().find(hides) {
+                let message = format!(
+                    "\"{path}\" is never reached: the route `{}` before it takes every such \
+                     request; put this one first",
+                    first.name
+                );
+                root.error_at(place, &format!("routes[{i}].paths[{j}]"), message);
+            }
+        }
+    }
 }
 
 /// Anonymous access costs a caller nothing, so it is never without a limit (spec §1). The rule is

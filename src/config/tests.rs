@@ -58,7 +58,7 @@ fn issuer(more: &str) -> String {
 }
 
 #[test]
-fn values_out_of_grammar_or_range() {
+fn server_values_out_of_grammar_or_range() {
     check_rows(&[
         (
             "[server]\nlisten = 'localhost:80'",
@@ -108,12 +108,26 @@ fn values_out_of_grammar_or_range() {
             "[server]\nidle_timeout = 1979-05-27",
             "server.idle_timeout: a table is not a duration; write e.g. \"30s\", \"5m\", \"24h\"",
         ),
+    ]);
+}
+
+#[test]
+fn values_out_of_grammar_or_range() {
+    check_rows(&[
         (
             "[admin]\nlisten = '127.0.0.1:8080'",
             "admin.listen: 127.0.0.1:8080 is taken by server.listen; give the admin plane \
              another port",
         ),
         ("[store]\npath = ''", "store.path: \"\" is not a path"),
+        (
+            &format!("[admin]\nsocket = '/{}'", "s".repeat(107)),
+            &format!(
+                "admin.socket: \"/{}…\" is longer than 107 bytes, the most a unix socket's path \
+                 may have",
+                "s".repeat(59)
+            ),
+        ),
         (
             "[store]\npath = '/x'\nmaster_key_file = '/x'",
             "store.master_key_file: is the database itself; the master key lives beside it, \
@@ -274,6 +288,36 @@ fn routes_that_cannot_be_meant() {
             "routes[0].scopes[0].scop: unknown key; did you mean `scope`?",
         ),
     ]);
+}
+
+#[test]
+fn routes_that_are_never_reached() {
+    let table = |first: &str, second: &str| {
+        let rest = "mechanisms = ['shop_api_key']";
+        format!(
+            "[[routes]]\nname = 'a'\n{first}\n{rest}\n[[routes]]\nname = 'b'\n{second}\n{rest}\n"
+        )
+    };
+    for (first, second, hidden) in [
+        ("paths = ['/a/*']", "paths = ['/a/b']", true),
+        ("paths = ['/a/*']", "paths = ['/a']", true),
+        ("paths = ['/a/*']", "paths = ['/a/b']\nmethods = ['GET']", true),
+        ("paths = ['/a/b*']", "paths = ['/a/b']", true),
+        ("paths = ['/a/{shopId}/*']", "paths = ['/a/{shopId}/b']", true),
+        ("paths = ['/a/b']", "paths = ['/a/*']", false),
+        ("paths = ['/a/*']\nmethods = ['GET']", "paths = ['/a/b']", false),
+        ("paths = ['/a/*']", "paths = ['/ab']", false),
+        ("paths = ['/a/b']", "paths = ['/a/{shopId}']", false),
+    ] {
+        let text = table(first, second);
+        let result = load(&sources(&text)).map(|_| ());
+        assert_eq!(result.is_err(), hidden, "{text}");
+    }
+    check_rows(&[(
+        &table("paths = ['/x', '/a/*']", "paths = ['/y', '/a/b']"),
+        "routes[1].paths[1]: \"/a/b\" is never reached: the route `a` before it takes every such \
+         request; put this one first",
+    )]);
 }
 
 #[test]
@@ -637,6 +681,36 @@ fn files_that_cannot_be_read() {
 }
 
 #[test]
+fn nesting_without_end_is_refused() {
+    const DEEP: usize = 20_000;
+    for text in [
+        format!("a = {}", "[".repeat(DEEP)),
+        format!("a = {}{}", "[".repeat(DEEP), "]".repeat(DEEP)),
+        format!("a = {}1{}", "{ b = ".repeat(DEEP), " }".repeat(DEEP)),
+        format!("{}a = 1", "a.".repeat(DEEP)),
+        format!("[{}a]", "a.".repeat(DEEP)),
+    ] {
+        assert!(load(&sources(&text)).is_err());
+    }
+    for value in ["[".repeat(DEEP), "[".repeat(DEEP) + &"]".repeat(DEEP), "{a=".repeat(DEEP)] {
+        let given = with_environment("", &[("LATCHKEY_WIDGET__SCOPES", &value)]);
+        assert!(load(&given).is_err());
+    }
+    let mut flags = Sources::default();
+    let key = "a.".repeat(DEEP);
+    flags.overrides.push(Override { flag: "--x".into(), key, value: "1".into() });
+    assert!(load(&flags).is_err());
+}
+
+#[test]
+fn a_variable_that_is_not_text_is_refused() {
+    let mut given = sources("");
+    let value = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+    given.environment.insert("LATCHKEY_LOG__LEVEL".into(), value);
+    check(&given, &["LATCHKEY_LOG__LEVEL: its value is not UTF-8 text"]);
+}
+
+#[test]
 fn sources_in_order_of_strength() {
     let flag = |value: &str| Override {
         flag: "--listen".into(),
@@ -686,6 +760,20 @@ fn variables_of_every_kind() {
     assert_eq!(config.admin.socket, PathBuf::from("/data/admin.sock"));
     assert_eq!(config.policies.limits.len(), 1);
     assert_eq!(config.upstreams.len(), 2);
+}
+
+#[test]
+fn variables_that_may_hold_secrets_are_not_kept() {
+    for (name, kept) in [
+        ("LATCHKEY_SERVER__LISTEN", true),
+        ("LATCHKEY_TYPO", true),
+        ("CREDENTIALS_DIRECTORY", true),
+        ("LATCHKEY_ADMIN_TOKEN", false),
+        ("LATCHKEY_CONFIG", false),
+        ("AWS_SECRET_ACCESS_KEY", false),
+    ] {
+        assert_eq!(raw::is_read(name.as_ref()), kept, "{name}");
+    }
 }
 
 #[test]
@@ -922,6 +1010,15 @@ fn what_is_printed_reads_back_the_same() {
     let default = load(&Sources::default()).unwrap().print();
     assert!(!default.contains("  # "), "{default}");
     good(&default);
+}
+
+#[test]
+fn a_socket_beside_a_far_database_has_to_be_named() {
+    let text = format!("[store]\npath = '/{}/x.redb'\n", "d".repeat(100));
+    let expected = "admin.socket: is left out, and beside the database it would be longer than \
+                    107 bytes, the most a unix socket's path may have; write a shorter one";
+    check(&sources(&text), &[expected]);
+    good(&(text + "[admin]\nsocket = '/run/a.sock'"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::print::Effective;
-use super::raw::Tree;
+use super::raw::{CREDENTIALS, Place, Tree};
 use super::read::Section;
 use super::report::{Noted, Report, collect_all};
 use super::value::{self, Span, quote};
@@ -52,6 +52,7 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
     let server = read_server(root);
     let admin = read_admin(root, server.as_ref().ok());
     let store = read_store(root, sources);
+    let socket = socket_path(root, &admin, &store);
     let upstreams = read_upstreams(root);
     let origin = read_origin(root);
     let widget = read_widget(root);
@@ -64,16 +65,12 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
     let jwt_cache = read_one(root, "jwt_cache", |t| t.count("entries", 65_536, (1, 1 << 24)));
     let log = read_log(root);
 
-    let (store, admin) = (store?, admin?);
     let (widget, widget_signing_key_rotation) = widget?;
     let (issuers, issuer_sources) = issuers?.into_iter().unzip();
     Ok(Config {
         server: server?,
-        admin: AdminConfig {
-            listen: admin.0,
-            socket: admin.1.unwrap_or_else(|| beside(&store.path, "admin.sock")),
-        },
-        store,
+        admin: AdminConfig { listen: admin?.0, socket: socket? },
+        store: store?,
         upstreams: upstreams?,
         policies: Arc::new(Policies {
             routes: routes?,
@@ -158,6 +155,28 @@ fn read_admin(
     Ok((listen?, socket?))
 }
 
+/// Where the admin socket is: as written, else beside the database.
+fn socket_path(
+    root: &mut Section<'_, '_>,
+    admin: &Result<(SocketAddr, Option<PathBuf>), Noted>,
+    store: &Result<StoreConfig, Noted>,
+) -> Result<PathBuf, Noted> {
+    if let (_, Some(written)) = admin.as_ref().map_err(|noted| *noted)? {
+        return Ok(written.clone());
+    }
+    let database = &store.as_ref().map_err(|noted| *noted)?.path;
+    let socket = beside(database, "admin.sock");
+    if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let message = format!(
+            "is left out, and beside the database it would be longer than \
+             {SOCKET_PATH_BYTES_MAX} bytes, the most a unix socket's path may have; write a \
+             shorter one"
+        );
+        return Err(root.error_at(&Place::default(), "admin.socket", message));
+    }
+    Ok(socket)
+}
+
 fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Result<StoreConfig, Noted> {
     let mut t = root.table("store");
     let path = t.text("path", "/var/lib/latchkey/latchkey.redb", parse_path);
@@ -184,7 +203,7 @@ fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Result<StoreConf
 
 /// The master key as systemd hands it over (`LoadCredential=master.key:…`), if it does.
 fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
-    let directory = sources.environment.get(OsStr::new("CREDENTIALS_DIRECTORY"))?;
+    let directory = sources.environment.get(OsStr::new(CREDENTIALS))?;
     let file = Path::new(directory).join("master.key");
     file.is_file().then_some(file)
 }

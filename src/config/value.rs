@@ -96,8 +96,10 @@ fn unicode_escape(c: char) -> impl Iterator<Item = char> {
     ['\\', 'u'].into_iter().chain(digits)
 }
 
-/// A whole number of `ms`, `s`, `m`, `h` or `d`, as in `"250ms"`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+/// A whole number of `ms`, `s`, `m`, `h` or `d`, as in `250ms`; `None` if it is anything else, or
+/// too long to count in milliseconds.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_number(text)?;
     let unit_ms = match unit {
         "ms" => 1,

@@ -15,13 +15,16 @@ pub(super) const CELLS_PER_BUCKET: usize = 8;
 const WINDOW_MASK: u64 = (1 << 22) - 1;
 /// Somebody is about to take the cell over.
 const MARK: u64 = 1 << 22;
-/// Counts changes of hands and removals of the mark, so that a claim that slept through one fails.
+/// Counts removals of the mark, so that a claim that slept through one fails.
 const TURN_MASK: u64 = 7 << 23;
 const TURN_ONE: u64 = 1 << 23;
-/// What names the owner: 38 bits of hash, and the window.
-const OWNER_MASK: u64 = !(MARK | TURN_MASK);
+/// Counts changes of hands: what was written under one lease means nothing under the next.
+const LEASE_MASK: u64 = 7 << 26;
+const LEASE_ONE: u64 = 1 << 26;
+/// What names the owner: 35 bits of hash, and the window.
+const OWNER_MASK: u64 = !(MARK | TURN_MASK | LEASE_MASK);
 /// The lowest bit of the hash.
-const HASH_ONE: u64 = 1 << 26;
+const HASH_ONE: u64 = 1 << 29;
 
 /// Where a charge is counted: the owner's tag and the two buckets that may hold it.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +52,11 @@ impl Address {
         Self { owner: hash | window, first: place >> 32, second: place & u64::from(u32::MAX) }
     }
 
+    /// Whether `tag` is of this address.
+    pub(super) fn owns(&self, tag: u64) -> bool {
+        tag & OWNER_MASK == self.owner
+    }
+
     /// The two buckets among `count`, a power of two; the same one twice only if there is one.
     pub(super) fn buckets(&self, count: usize) -> (usize, usize) {
         let mask = count.saturating_sub(1);
@@ -65,10 +73,11 @@ fn mix(mut x: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// The mark of `tag`'s owner in its state word: eight bits, never zero, so that a cell nobody
-/// has used yet bears nobody's.
+/// The mark of `tag`'s owner and lease in its state word: eight bits, never zero, so that a
+/// cell nobody has used yet bears nobody's.
 fn check_of(tag: u64) -> u64 {
-    ((tag >> 56) % 255 + 1) << 56
+    let lease = (tag & LEASE_MASK) / LEASE_ONE;
+    (((tag >> 56) + lease * 31) % 255 + 1) << 56
 }
 
 /// Whether something of the quota of `tag`'s owner is spent by `state`; `None` if somebody else
@@ -104,9 +113,9 @@ impl Cell {
         self.tag.load(SeqCst) & OWNER_MASK == address.owner
     }
 
-    /// Whether a unit of `address`'s quota is still spent here, if the cell is its.
-    pub(super) fn is_charged(&self, address: &Address, now: Monotonic) -> bool {
-        spent(address.owner, self.state.load(SeqCst), now) == Some(true)
+    /// Whether a unit of the owner's quota is spent here.
+    pub(super) fn is_charged(&self, now: Monotonic) -> bool {
+        spent(self.tag(), self.state.load(SeqCst), now) == Some(true)
     }
 
     /// What the cell is to the caller at `address`.
@@ -163,7 +172,7 @@ impl Cell {
             if tag != marked && !self.swap_tag(tag, marked) {
                 continue;
             }
-            if self.is_charged(address, now) {
+            if spent(tag, self.state.load(SeqCst), now) == Some(true) {
                 return self.unmark(marked);
             }
             if self.pass(marked, 0) {
@@ -176,76 +185,76 @@ impl Cell {
         self.tag.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 
-    /// Replaces `tag` by an unmarked one of `owner`'s with the next turn.
+    /// Replaces `tag` by an unmarked one of `owner`'s with the next lease.
     fn pass(&self, tag: u64, owner: u64) -> bool {
-        let turn = tag.wrapping_add(TURN_ONE) & TURN_MASK;
-        self.swap_tag(tag, owner | turn)
+        let lease = tag.wrapping_add(LEASE_ONE) & LEASE_MASK;
+        self.swap_tag(tag, owner | lease | tag & TURN_MASK)
     }
 
     /// Removes the mark from `tag`, which makes the claim behind it fail.
     fn unmark(&self, tag: u64) {
-        self.pass(tag, tag & OWNER_MASK);
+        let turn = tag.wrapping_add(TURN_ONE) & TURN_MASK;
+        self.swap_tag(tag, tag & (OWNER_MASK | LEASE_MASK) | turn);
     }
 
-    /// Whether the cell still is `owner`'s; breaks a claim that is under way.
-    fn hold_on(&self, owner: u64) -> bool {
+    /// The tag now.
+    pub(super) fn tag(&self) -> u64 {
+        self.tag.load(SeqCst)
+    }
+
+    /// Whether the cell has not changed hands since its tag was `tag`; breaks a claim that is
+    /// under way.
+    fn is_still(&self, tag: u64) -> bool {
         loop {
-            let tag = self.tag.load(SeqCst);
-            if tag & OWNER_MASK != owner {
+            let present = self.tag();
+            if (present ^ tag) & (OWNER_MASK | LEASE_MASK) != 0 {
                 return false;
             }
-            if tag & MARK == 0 {
+            if present & MARK == 0 {
                 return true;
             }
-            self.unmark(tag);
+            self.unmark(present);
         }
     }
 
-    /// The owner's word; a fresh one where the state is not the owner's.
-    fn word(&self, address: &Address, meter: &Meter) -> (u64, u64) {
+    /// The word written under `tag`; a fresh one where the state bears another's check bits.
+    fn word(&self, tag: u64, meter: &Meter) -> (u64, u64) {
         let state = self.state.load(SeqCst);
         let word = state & WORD_MASK;
-        let own = state & !WORD_MASK == check_of(address.owner) && meter.may_have_written(word);
+        let own = state & !WORD_MASK == check_of(tag) && meter.may_have_written(word);
         (state, if own { word } else { 0 })
     }
 
     /// What the charge would come to.
-    pub(super) fn peek(&self, address: &Address, meter: &Meter) -> Step {
-        meter.step(self.word(address, meter).1)
+    pub(super) fn peek(&self, meter: &Meter) -> Step {
+        meter.step(self.word(self.tag(), meter).1)
     }
 
-    /// Charges the cell unless that is refused; `None` when it is not `address`'s any more, and
-    /// nothing was charged.
-    pub(super) fn spend(&self, address: &Address, meter: &Meter) -> Option<Step> {
-        loop {
-            if !self.hold_on(address.owner) {
-                return None;
-            }
-            let (state, word) = self.word(address, meter);
+    /// Charges the cell unless that is refused; `None` when it has changed hands since its tag
+    /// was `tag`, and what was written, if anything, means nothing to the new owner.
+    pub(super) fn spend(&self, tag: u64, meter: &Meter) -> Option<Step> {
+        while self.is_still(tag) {
+            let (state, word) = self.word(tag, meter);
             let step = meter.step(word);
             let Some(next) = step.next else {
                 return Some(step);
             };
-            let charged = check_of(address.owner) | next;
-            if self.swap_state(state, charged) {
-                if self.hold_on(address.owner) {
-                    return Some(step);
-                }
-                // Undone for the case that this caller gets the very same cell again.
-                self.swap_state(charged, state);
-                return None;
+            if self.swap_state(state, check_of(tag) | next) {
+                return self.is_still(tag).then_some(step);
             }
         }
+        None
     }
 
     /// Takes a charge back. Where the cell has changed hands the quota was whole again anyway.
     pub(super) fn refund(&self, address: &Address, meter: &Meter) {
         loop {
+            let tag = self.tag();
             let state = self.state.load(SeqCst);
-            if !self.is_of(address) || state & !WORD_MASK != check_of(address.owner) {
+            if tag & OWNER_MASK != address.owner || state & !WORD_MASK != check_of(tag) {
                 return;
             }
-            let next = check_of(address.owner) | meter.refund(state & WORD_MASK);
+            let next = check_of(tag) | meter.refund(state & WORD_MASK);
             if self.swap_state(state, next) {
                 return;
             }

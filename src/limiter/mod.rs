@@ -26,20 +26,22 @@
 //!   charge and gives up, or the owner sees the mark and removes it, which fails the newcomer's
 //!   swap, or the owner finds the cell gone and charges again elsewhere. Removing a mark changes
 //!   the tag's turn, so that a claim that slept through it fails too.
-//! * After the swap the state still is the old owner's. It bears eight check bits of who wrote
-//!   it; every thread of the new owner takes a state with foreign bits as a whole quota and swaps
-//!   in its first charge, so nobody waits for the thread that claimed. Until then the cell counts
-//!   as taken. A late charge of the old owner is foreign too, and that owner knows it is lost.
+//! * After the swap the state still is the old owner's. Every change of hands is a new lease, and
+//!   the state bears eight check bits of the owner and lease it was written under. A thread of
+//!   the new owner takes a state with foreign bits as a whole quota and swaps in its charge, so
+//!   nobody waits for the thread that claimed. Until then the cell counts as taken. A late charge
+//!   under the old lease is foreign too, and the thread that made it knows it is lost.
 //! * Two threads of a new caller that claim at once want the same cell; one fails and finds it
 //!   claimed. Only if between their looks a cell of the two buckets runs out, or is taken by
-//!   another caller, can they claim two. Each looks again after claiming, at least one sees
-//!   both, and who sees both gives its own back unless it has been charged.
+//!   another caller, can they claim two. So before the first charge on a cell every thread looks
+//!   at all others under the lease it then charges under, and gives back what was claimed and not
+//!   charged. Of two cells claimed at once, at least one claimer sees both.
 //!
-//! The bound: a caller exceeds a quota only if (a) a third thread charges such a second cell
-//! before it is given back, by at most one burst more; or (b) a claim sleeps through
-//! eight removed marks; or (c) one owner's check bits equal the next one's (1 in 255) and a late
-//! charge falls between the next one's claim and first charge, which costs the next owner that
-//! charge. None of them can be provoked without winning a race of nanoseconds three times over.
+//! The bound: a caller can exceed a quota only if a thread sleeps between two instructions while
+//! its cell goes through eight leases or eight turns and comes back to the same owner, or while
+//! the check bits of two leases agree (1 in 255) and a late charge falls between the next claim
+//! and its first charge. What is lost or carried over then is that one charge, or at most one
+//! burst where a claim slept.
 //!
 //! Charges under several policies are made one after the other after all were found to pass. If
 //! one then loses its last unit to another request, those made are taken back; a request that
@@ -141,10 +143,10 @@ impl Limiter {
     fn find(&self, address: &Address, now: Monotonic) -> Option<&Cell> {
         let mut owned = self.candidates(address).filter(|c| c.is_of(address));
         let first = owned.next()?;
-        if first.is_charged(address, now) {
+        if first.is_charged(now) {
             return Some(first);
         }
-        Some(owned.find(|c| c.is_charged(address, now)).unwrap_or(first))
+        Some(owned.find(|c| c.is_charged(now)).unwrap_or(first))
     }
 
     /// The first vacant cell of the emptier bucket; of equals, of the first.
@@ -162,24 +164,29 @@ impl Limiter {
         best.1
     }
 
-    /// The caller's cell, claimed if it had none. `None` when every candidate is live, or others
-    /// keep being faster.
-    fn find_or_claim(&self, address: &Address, now: Monotonic) -> Option<&Cell> {
+    /// The caller's cell, claimed if it had none, and its tag before it was judged to be the
+    /// caller's only one. `None` when every candidate is live, or others keep being faster.
+    fn find_or_claim(&self, address: &Address, now: Monotonic) -> Option<(&Cell, u64)> {
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(cell) = self.find(address, now) {
-                if cell.is_charged(address, now) || self.is_only(cell, address, now) {
-                    return Some(cell);
-                }
+            let found = self.find(address, now);
+            let Some(cell) = found.or_else(|| self.vacancy(address, now)) else {
+                // Or another of this caller's threads was faster.
+                self.find(address, now)?;
+                continue;
+            };
+            let claimed = found.is_none();
+            if claimed && !cell.claim(address, now) {
                 continue;
             }
-            let Some(cell) = self.vacancy(address, now) else {
-                // Or another of this caller's threads was faster.
-                return self.find(address, now);
-            };
-            if cell.claim(address, now) {
-                if self.is_only(cell, address, now) {
-                    return Some(cell);
-                }
+            let tag = cell.tag();
+            if !address.owns(tag) {
+                continue;
+            }
+            let charged = !claimed && cell.is_charged(now);
+            if charged || self.is_only(cell, address, now) {
+                return Some((cell, tag));
+            }
+            if claimed {
                 cell.give_back(address, now);
             }
         }
@@ -213,10 +220,10 @@ impl Limiter {
         }
         let address = Address::of(charge);
         for _ in 0..ATTEMPTS_MAX {
-            let Some(cell) = self.find_or_claim(&address, now) else {
+            let Some((cell, tag)) = self.find_or_claim(&address, now) else {
                 break;
             };
-            if let Some(step) = cell.spend(&address, &meter) {
+            if let Some(step) = cell.spend(tag, &meter) {
                 return (step, Payer::Cell);
             }
         }
@@ -317,7 +324,7 @@ impl Limits for Limiter {
         let meter = Meter::of(charge, now);
         let address = Address::of(charge);
         if let Some(cell) = self.find(&address, now) {
-            return cell.peek(&address, &meter).standing;
+            return cell.peek(&meter).standing;
         }
         let mut candidates = self.candidates(&address);
         if meter.is_hopeless() || candidates.any(|c| c.sight(&address, now) != Sight::Taken) {

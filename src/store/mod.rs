@@ -12,6 +12,7 @@
 
 mod error;
 mod file;
+mod group;
 pub mod master_key;
 mod read;
 pub mod records;
@@ -20,6 +21,7 @@ mod schema;
 mod testing;
 mod write;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +39,7 @@ pub use self::records::{
 pub use self::write::{PRUNE_MAX, WriteTx};
 
 use self::file::Files;
+use self::group::Job;
 use self::read::Context;
 use self::schema::CURRENT;
 use self::write::Undo;
@@ -99,6 +102,8 @@ pub struct Store {
     files: Files,
     clock: Arc<dyn Clock>,
     observer: Option<CommitObserver>,
+    /// Writes that wait to share a commit; bounded by the threads that wait for them.
+    queue: Mutex<VecDeque<Job>>,
     /// Held by the one writer, and by whoever opens the database again.
     writer: Mutex<Writer>,
     /// `None` from a failed commit until the database is open again. Locked exclusively only by
@@ -153,6 +158,7 @@ impl Store {
             files,
             clock,
             observer: options.observer,
+            queue: Mutex::default(),
             writer: Mutex::default(),
             database: RwLock::new(Some(database)),
         })

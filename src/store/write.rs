@@ -115,6 +115,20 @@ impl WriteTx {
         Self { read: ReadTx { context, source }, undo: Undo::default() }
     }
 
+    /// How many changes there have been.
+    pub(super) fn changes(&self) -> usize {
+        self.undo.0.len()
+    }
+
+    /// Takes back every change after the first `keep`.
+    pub(super) fn take_back(&mut self, keep: usize) -> Result<(), StoreError> {
+        let undo = Undo(self.undo.0.split_off(keep));
+        match &self.read.source {
+            Source::Write(tx) => undo.apply(tx, &self.read.context),
+            Source::Read(_) => Ok(()),
+        }
+    }
+
     /// Numbers the transaction for its commit; `None`, and aborted, if it changed nothing.
     pub(super) fn prepare_commit(self) -> Result<Option<Ready>, StoreError> {
         let Self { read, undo } = self;

@@ -225,8 +225,13 @@ impl Gateway {
     }
 
     /// SIGTERM, and the exit status after draining.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(self) -> ExitStatus {
         self.signal("TERM");
+        self.stop_already_signalled()
+    }
+
+    /// The exit status, when the signal was already sent.
+    pub(crate) fn stop_already_signalled(mut self) -> ExitStatus {
         self.child.wait().expect("an exit status")
     }
 }
@@ -267,8 +272,7 @@ fn wait_for(log: &SharedLog, wanted: impl Fn(&str) -> bool) -> Option<String> {
         if guard.ended {
             return None;
         }
-        let (next, timeout) =
-            log.1.wait_timeout(guard, PATIENCE).expect("no panic under the lock");
+        let (next, timeout) = log.1.wait_timeout(guard, PATIENCE).expect("no panic under the lock");
         if timeout.timed_out() {
             return None;
         }

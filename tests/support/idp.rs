@@ -5,86 +5,52 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaKeyPair,
-};
+use jsonwebtoken::Algorithm;
+use latchkey::jose::TokenSigner;
 use serde_json::{Value, json};
 
 /// A signing key and its public JWK.
-#[derive(Clone)]
 pub(crate) struct Key {
-    pub(crate) kid: String,
     pub(crate) algorithm: Algorithm,
-    encoding: EncodingKey,
-    pub(crate) jwk: Value,
-}
-
-fn b64(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
+    signer: TokenSigner,
 }
 
 impl Key {
+    fn generate(kid: &str, algorithm: Algorithm) -> Self {
+        Self { algorithm, signer: TokenSigner::generate(kid, algorithm).expect("a key") }
+    }
+
     pub(crate) fn ed25519(kid: &str) -> Self {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
-        let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key pair");
-        let x = b64(pair.public_key().as_ref());
-        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "use": "sig"});
-        let encoding = EncodingKey::from_ed_der(pkcs8.as_ref());
-        Self { kid: kid.to_owned(), algorithm: Algorithm::EdDSA, encoding, jwk }
+        Self::generate(kid, Algorithm::EdDSA)
     }
 
     pub(crate) fn es256(kid: &str) -> Self {
-        Self::ec(kid, Algorithm::ES256, &ECDSA_P256_SHA256_FIXED_SIGNING, "P-256", 32)
+        Self::generate(kid, Algorithm::ES256)
     }
 
     pub(crate) fn es384(kid: &str) -> Self {
-        Self::ec(kid, Algorithm::ES384, &ECDSA_P384_SHA384_FIXED_SIGNING, "P-384", 48)
-    }
-
-    fn ec(
-        kid: &str,
-        algorithm: Algorithm,
-        signing: &'static EcdsaSigningAlgorithm,
-        crv: &str,
-        size: usize,
-    ) -> Self {
-        let random = SystemRandom::new();
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(signing, &random).expect("a key");
-        let pair = EcdsaKeyPair::from_pkcs8(signing, pkcs8.as_ref(), &random).expect("a pair");
-        let public = pair.public_key().as_ref();
-        let (x, y) = public[1..].split_at(size);
-        let jwk = json!({"kty": "EC", "crv": crv, "x": b64(x), "y": b64(y), "kid": kid});
-        let encoding = EncodingKey::from_ec_der(pkcs8.as_ref());
-        Self { kid: kid.to_owned(), algorithm, encoding, jwk }
+        Self::generate(kid, Algorithm::ES384)
     }
 
     /// The RSA test key under `tests/fixtures`, for any of the six RSA algorithms.
     pub(crate) fn rsa(kid: &str, algorithm: Algorithm) -> Self {
-        let pem = include_str!("../fixtures/rsa-2048-test-key.pem");
-        let der = pem::parse(pem).expect("a PEM file");
-        let pair = RsaKeyPair::from_pkcs8(der.contents()).expect("an RSA key");
-        let (n, e) = (pair.public().modulus(), pair.public().exponent());
-        let (n, e) = (n.big_endian_without_leading_zero(), e.big_endian_without_leading_zero());
-        let jwk = json!({"kty": "RSA", "n": b64(n), "e": b64(e), "kid": kid});
-        let encoding = EncodingKey::from_rsa_pem(pem.as_bytes()).expect("an RSA key");
-        Self { kid: kid.to_owned(), algorithm, encoding, jwk }
+        let pem = include_bytes!("../fixtures/rsa-2048-test-key.pem");
+        let signer = TokenSigner::from_rsa_pem(kid, algorithm, pem).expect("an RSA key");
+        Self { algorithm, signer }
     }
 
-    /// Signs `claims` under this key, with `kid` in the header.
+    pub(crate) fn jwk(&self) -> Value {
+        self.signer.jwk().clone()
+    }
+
+    /// Signs `claims` under this key, with its `kid` in the header.
     pub(crate) fn sign(&self, claims: &Value) -> String {
-        let mut header = Header::new(self.algorithm);
-        header.kid = Some(self.kid.clone());
-        self.sign_with(&header, claims)
+        self.signer.sign(claims).expect("a signature")
     }
 
-    pub(crate) fn sign_with(&self, header: &Header, claims: &Value) -> String {
-        latchkey::jose::install_provider();
-        jsonwebtoken::encode(header, claims, &self.encoding).expect("a signature")
+    /// Signs under any header.
+    pub(crate) fn sign_with(&self, header: &Value, claims: &Value) -> String {
+        self.signer.sign_parts(&header.to_string(), &claims.to_string()).expect("a signature")
     }
 }
 
@@ -113,7 +79,7 @@ impl Provider {
     pub(crate) fn start(keys: &[&Key]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         let address = listener.local_addr().expect("an address");
-        let jwks = keys.iter().map(|k| k.jwk.clone()).collect();
+        let jwks = keys.iter().map(|k| k.jwk()).collect();
         let answer = Arc::new(Mutex::new(KeySetAnswer::Keys(jwks)));
         let fetches = Arc::new(Mutex::new(0));
         let (shared, counter) = (Arc::clone(&answer), Arc::clone(&fetches));
@@ -144,7 +110,7 @@ impl Provider {
     }
 
     pub(crate) fn set_keys(&self, keys: &[&Key]) {
-        self.set(KeySetAnswer::Keys(keys.iter().map(|k| k.jwk.clone()).collect()));
+        self.set(KeySetAnswer::Keys(keys.iter().map(|k| k.jwk()).collect()));
     }
 
     /// How often the key set was fetched.

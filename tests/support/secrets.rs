@@ -18,7 +18,7 @@ struct Watch {
 static WATCH: Mutex<Watch> =
     Mutex::new(Watch { secrets: Vec::new(), seen: Vec::new(), leaks: Vec::new() });
 
-fn contains(haystack: &[u8], needle: &str) -> bool {
+pub(crate) fn contains(haystack: &[u8], needle: &str) -> bool {
     memchr::memmem::find(haystack, needle.as_bytes()).is_some()
 }
 
