@@ -129,14 +129,14 @@ impl Bench {
         path: &str,
         body: &str,
     ) -> Answer {
-        let mut request = self.request(method, path, body);
+        let mut request = Self::request(method, path, body);
         let via = Via::Token(AdminTokenId(1));
         request.extensions_mut().insert(Caller { role, name: "test".to_owned(), via });
         self.answer(request).await
     }
 
     /// A request from nobody in particular.
-    pub(super) fn request(&self, method: Method, path: &str, body: &str) -> Request<Body> {
+    pub(super) fn request(method: Method, path: &str, body: &str) -> Request<Body> {
         let mut request = Request::builder().method(method).uri(path);
         if !body.is_empty() {
             request = request.header("content-type", "application/json");

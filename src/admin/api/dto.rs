@@ -505,6 +505,7 @@ fn yes() -> bool {
 }
 
 /// A member that is there, `null` or not: `Some`.
+#[expect(clippy::option_option, reason = "left out, null and a value are three things")]
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
     Option::<String>::deserialize(from).map(Some)
 }

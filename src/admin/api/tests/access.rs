@@ -20,7 +20,7 @@ async fn from(
     path: &str,
     authorization: &str,
 ) -> Answer {
-    let mut request = bench.request(method, path, "");
+    let mut request = Bench::request(method, path, "");
     request.extensions_mut().insert(Peer(peer.parse::<SocketAddr>().unwrap()));
     if !authorization.is_empty() {
         request.headers_mut().insert("authorization", authorization.parse().unwrap());

@@ -17,7 +17,7 @@ async fn a_key_verifies_from_its_creation_to_its_revocation() {
     assert!(secret.starts_with("sk_") && secret.len() == 35);
     assert_eq!(bench.decide_key(&secret).await, "allow");
     let read = bench.get(&format!("{KEYS}/{id}")).await.expect(200);
-    assert_eq!(read.get("/start"), secret[..7]);
+    assert!(secret.starts_with(&read.get("/start")) && read.get("/start").len() == 7);
     assert_eq!(read.get("/status"), "active");
     bench.delete(&format!("{KEYS}/{id}")).await.expect(204);
     assert_eq!(bench.decide_key(&secret).await, "invalid_credential");
@@ -56,8 +56,8 @@ async fn a_secret_is_in_no_later_answer() {
     }
     texts.push(bench.patch(&format!("{KEYS}/{id}"), r#"{"name":"n"}"#).await.expect(200).text);
     for text in texts {
-        for secret in [&secret[7..], &token[5..], &made[4..]] {
-            assert!(!text.contains(secret), "{text}");
+        for secret in [&secret, &token, &made].map(|s| s.chars().skip(7).collect::<String>()) {
+            assert!(!text.contains(&secret), "{text}");
         }
     }
 }
