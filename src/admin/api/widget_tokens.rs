@@ -66,10 +66,9 @@ pub(super) async fn create(
         scopes: value.scopes,
         lifetime: value.lifetime_seconds.map(Duration::from_secs),
         issued_by: caller.label(),
+        idempotency: idempotency.bind(&node, &caller, &raw),
     };
-    let bound = idempotency.bind(&node, &caller, &raw);
-    let work = move |node: &Node| widget_tokens::create(node, request, bound.as_ref());
-    let made = blocking(&node, work).await?;
+    let made = blocking(&node, move |node| widget_tokens::issue(node, request)).await?;
     let widget_token = WidgetToken::from(made.record);
     let path = format!("/api/v1/shops/{shop}/widget-tokens/{}", widget_token.id);
     let token = made.secret.map(|token| token.expose().to_owned());

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::decision::policy::Policies;
 use crate::decision::widget_token::{SCOPES_BYTES_MAX, SigningKey, WidgetToken, sign};
 use crate::id::{ShopId, TokenId};
-use crate::secret::{SecretText, random_bytes};
+use crate::secret::random_bytes;
 use crate::store::{SigningKeyRecord, TokenRecord, WriteTx};
 
 /// A token that is wanted.
@@ -27,19 +27,12 @@ pub struct IssueRequest {
     pub lifetime: Option<Duration>,
     /// Who wants it: a key id, an admin token id, …
     pub issued_by: String,
+    /// Recognizes a repetition.
+    pub idempotency: Option<Idempotency>,
 }
 
-/// A token that was issued.
-#[derive(Debug, Clone)]
-pub struct Issued {
-    /// What is kept of it.
-    pub record: TokenRecord,
-    /// The token itself: here and nowhere else.
-    pub token: SecretText,
-}
-
-/// Issues one token.
-pub fn issue(node: &Node, request: IssueRequest) -> Result<Issued, OperationError> {
+/// Issues one token. Its text is in the result and nowhere else.
+pub fn issue(node: &Node, request: IssueRequest) -> Result<Created<TokenRecord>, OperationError> {
     let now = now(node);
     node.mutate(|tx, _, turn| {
         let mut issuer = Issuer::new(node, tx, now)?;
@@ -49,33 +42,12 @@ pub fn issue(node: &Node, request: IssueRequest) -> Result<Issued, OperationErro
     })
 }
 
-/// Issues one token, unless an earlier request with the same idempotency key did.
-pub fn create(
-    node: &Node,
-    request: IssueRequest,
-    idempotency: Option<&Idempotency>,
-) -> Result<Created<TokenRecord>, OperationError> {
-    let now = now(node);
-    node.mutate(|tx, _, turn| {
-        if let Some(made) = Idempotency::replay(idempotency, tx, now)? {
-            let id = TokenId::parse(&made).map_err(|_| gone(Resource::WidgetToken))?;
-            let token = tx.token(id)?.ok_or_else(|| gone(Resource::WidgetToken))?;
-            return Ok(Created::replayed(token));
-        }
-        let mut issuer = Issuer::new(node, tx, now)?;
-        let Issued { record, token } = issuer.issue(tx, turn, request)?;
-        issuer.finish(tx)?;
-        Idempotency::note(idempotency, tx, record.id.to_string(), now)?;
-        Ok(Created::new(record, Some(token)))
-    })
-}
-
 /// Issues a token for each of `requests`, in one transaction; a request that is refused refuses
 /// no other. An error of the whole means that none was issued.
 pub fn issue_batch(
     node: &Node,
     requests: Vec<IssueRequest>,
-) -> Result<Vec<Result<Issued, OperationError>>, OperationError> {
+) -> Result<Vec<Result<Created<TokenRecord>, OperationError>>, OperationError> {
     let now = now(node);
     node.mutate(|tx, _, turn| {
         let mut issuer = Issuer::new(node, tx, now)?;
@@ -173,7 +145,13 @@ impl<'a> Issuer<'a> {
         tx: &mut WriteTx,
         turn: &mut Turn,
         request: IssueRequest,
-    ) -> Result<Issued, OperationError> {
+    ) -> Result<Created<TokenRecord>, OperationError> {
+        let idempotency = request.idempotency.as_ref();
+        if let Some(made) = Idempotency::replay(idempotency, tx, self.now)? {
+            let id = TokenId::parse(&made).map_err(|_| gone(Resource::WidgetToken))?;
+            let token = tx.token(id)?.ok_or_else(|| gone(Resource::WidgetToken))?;
+            return Ok(Created::replayed(token));
+        }
         let scopes = self.scopes(&request.scopes)?;
         let policy = &self.policies.widget;
         let lifetime = request.lifetime.unwrap_or(policy.lifetime);
@@ -200,9 +178,10 @@ impl<'a> Issuer<'a> {
             issued_by: request.issued_by,
         };
         tx.put_token(&record)?;
+        Idempotency::note(idempotency, tx, record.id.to_string(), self.now)?;
         self.key.last_expiry = self.key.last_expiry.max(token.expires_at);
         turn.last_issued = turn.last_issued.max(issued_at);
-        Ok(Issued { record, token: sign(&token, &self.signer) })
+        Ok(Created::new(record, Some(sign(&token, &self.signer))))
     }
 
     /// Scopes as a token carries them: known, each once.

@@ -96,12 +96,14 @@ async fn a_batch_issues_what_it_can() {
         scopes: Vec::new(),
         lifetime: None,
         issued_by: "key_00000000000000ab".to_owned(),
+        idempotency: None,
     };
     let wanted = vec![request("demo"), request("none"), request("demo")];
     let results = issue_batch(&bench.node, wanted).unwrap();
     assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
     for made in results.into_iter().flatten() {
-        assert_eq!(bench.decide_token(made.token.expose()).await, "allow");
+        let token = made.secret.unwrap();
+        assert_eq!(bench.decide_token(token.expose()).await, "allow");
     }
     assert!(issue_batch(&bench.node, Vec::new()).unwrap().is_empty());
 }
