@@ -8,6 +8,7 @@ mod admin_tokens;
 pub(super) mod auth;
 mod body;
 pub mod dto;
+mod dto_node;
 mod explain;
 pub mod explain_dto;
 mod health;

@@ -174,6 +174,14 @@ impl Problem {
         Self::from(OperationError::invalid(field, detail))
     }
 
+    /// A fault of a parameter of the query or of a header field.
+    #[must_use]
+    pub(super) fn bad_parameter(name: &str, detail: impl Into<String>) -> Self {
+        let error = FieldError { field: name.to_owned(), detail: detail.into() };
+        let detail = format!("{}: {}", error.field, error.detail);
+        Self { errors: vec![error], ..Self::new(Code::BadRequest, detail) }
+    }
+
     /// What it is, for who branches on it.
     #[must_use]
     pub fn code(&self) -> Code {

@@ -137,7 +137,7 @@ async fn pages_visit_everything_once() {
         ("page=2", "query"),
     ] {
         let answer = bench.get(&format!("/api/v1/shops?{query}")).await;
-        assert_eq!(answer.problem(422, "invalid").fields(), [field], "{query}");
+        assert_eq!(answer.problem(400, "bad_request").fields(), [field], "{query}");
     }
 }
 
@@ -184,5 +184,5 @@ async fn an_idempotency_key_makes_a_retry_safe() {
     send("k1", "/api/v1/shops", body).await.problem(409, "conflict");
     bench.clock.advance(std::time::Duration::from_secs(24 * 3600));
     send("k1", "/api/v1/shops", body).await.expect(201);
-    send(&"x".repeat(256), "/api/v1/shops", other).await.problem(422, "invalid");
+    send(&"x".repeat(256), "/api/v1/shops", other).await.problem(400, "bad_request");
 }
