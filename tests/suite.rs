@@ -10,3 +10,4 @@
 
 mod decision;
 mod naive;
+mod tidy;
