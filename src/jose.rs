@@ -7,8 +7,11 @@
 //!
 //! RSA keys have 2048 to 8192 bits, both ways; signatures by shorter keys never verify.
 
+use std::fmt;
 use std::sync::Once;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::jwk::{EllipticCurve, ThumbprintHash};
@@ -21,9 +24,12 @@ use ring::signature::{
     VerificationAlgorithm,
 };
 use ring::{digest, hmac};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 /// Makes ring the cryptography of every `jsonwebtoken` call of this process. Whoever signs or
-/// verifies calls it first; further calls cost one atomic load.
+/// verifies calls it first; further calls cost one atomic load. A `jsonwebtoken` function that
+/// runs before it leaves the process without any cryptography for tokens, for good.
 pub fn install_provider() {
     static INSTALL: Once = Once::new();
     // `install_default` fails only if a provider is in place already; nothing else in this crate
@@ -32,6 +38,112 @@ pub fn install_provider() {
         let installed = PROVIDER.install_default();
         debug_assert!(installed.is_ok(), "another provider is in place");
     });
+}
+
+/// A key that signs tokens as an identity provider does: for the demo's built-in provider, for
+/// tests and benches. latchkey itself never signs a JWT it would accept.
+pub struct TokenSigner {
+    algorithm: Algorithm,
+    key: EncodingKey,
+    kid: String,
+    jwk: Value,
+}
+
+impl TokenSigner {
+    /// A fresh key for `ES256`, `ES384` or `EdDSA`, named `kid`.
+    ///
+    /// # Errors
+    ///
+    /// `UnsupportedAlgorithm` for any other (ring makes no RSA keys); `Signing` if the system
+    /// gives no randomness.
+    pub fn generate(kid: &str, algorithm: Algorithm) -> Result<Self, Error> {
+        let random = SystemRandom::new();
+        let pkcs8 = if algorithm == Algorithm::EdDSA {
+            Ed25519KeyPair::generate_pkcs8(&random)
+        } else if let Some((signing, _)) = ecdsa_signing(algorithm) {
+            EcdsaKeyPair::generate_pkcs8(signing, &random)
+        } else {
+            return Err(ErrorKind::UnsupportedAlgorithm.into());
+        }
+        .map_err(|_| ErrorKind::Signing("no randomness from the system".into()))?;
+        let (key, mut jwk) = if algorithm == Algorithm::EdDSA {
+            let x = URL_SAFE_NO_PAD.encode(ed_components(pkcs8.as_ref(), &EllipticCurve::Ed25519)?);
+            let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": x});
+            (EncodingKey::from_ed_der(pkcs8.as_ref()), jwk)
+        } else {
+            let (curve, x, y) = ec_components(pkcs8.as_ref(), algorithm)?;
+            let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+            let jwk = json!({"kty": "EC", "crv": curve, "x": x, "y": y});
+            (EncodingKey::from_ec_der(pkcs8.as_ref()), jwk)
+        };
+        name_jwk(&mut jwk, kid, algorithm);
+        Ok(Self { algorithm, key, kid: kid.to_owned(), jwk })
+    }
+
+    /// A signer with an RSA key in PEM (PKCS#8 or PKCS#1).
+    ///
+    /// # Errors
+    ///
+    /// `InvalidAlgorithm` if `algorithm` is not an RSA one, `InvalidRsaKey` or `InvalidKeyFormat`
+    /// if `pem` holds no usable RSA key.
+    pub fn from_rsa_pem(kid: &str, algorithm: Algorithm, pem: &[u8]) -> Result<Self, Error> {
+        if algorithm.family() != AlgorithmFamily::Rsa {
+            return Err(ErrorKind::InvalidAlgorithm.into());
+        }
+        let key = EncodingKey::from_rsa_pem(pem)?;
+        let (n, e) = rsa_components(key.as_bytes())?;
+        let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
+        let mut jwk = json!({"kty": "RSA", "n": n, "e": e});
+        name_jwk(&mut jwk, kid, algorithm);
+        Ok(Self { algorithm, key, kid: kid.to_owned(), jwk })
+    }
+
+    /// The public key as a JWK with `kid`, `alg` and `use` (RFC 7517 §4).
+    #[must_use]
+    pub fn jwk(&self) -> &Value {
+        &self.jwk
+    }
+
+    /// Signs `claims` under a header of `typ` `JWT`, the key's `alg` and `kid`.
+    ///
+    /// # Errors
+    ///
+    /// `Json` if `claims` cannot be written as JSON, `Signing` if the system gives no randomness.
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, Error> {
+        let claims = serde_json::to_string(claims)?;
+        let header = json!({"alg": self.algorithm, "kid": self.kid, "typ": "JWT"});
+        self.sign_parts(&header.to_string(), &claims)
+    }
+
+    /// Signs a header and claims as they are, whatever they say: attacks are written with it.
+    ///
+    /// # Errors
+    ///
+    /// `Signing` if the system gives no randomness.
+    pub fn sign_parts(&self, header: &str, claims: &str) -> Result<String, Error> {
+        install_provider();
+        let (header, claims) = (URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let message = format!("{header}.{claims}");
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm)?;
+        Ok(format!("{message}.{signature}"))
+    }
+}
+
+impl fmt::Debug for TokenSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSigner")
+            .field("algorithm", &self.algorithm)
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+fn name_jwk(jwk: &mut Value, kid: &str, algorithm: Algorithm) {
+    if let Some(members) = jwk.as_object_mut() {
+        members.insert("kid".into(), json!(kid));
+        members.insert("alg".into(), json!(algorithm));
+        members.insert("use".into(), json!("sig"));
+    }
 }
 
 static PROVIDER: CryptoProvider = CryptoProvider {
@@ -272,4 +384,123 @@ fn compute_digest(data: &[u8], hash: &ThumbprintHash) -> Result<Vec<u8>, Error> 
         return Err(ErrorKind::UnsupportedAlgorithm.into());
     };
     Ok(digest::digest(algorithm, data).as_ref().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RSA_PEM: &[u8] = include_bytes!("../tests/fixtures/rsa-2048-test-key.pem");
+
+    const HMAC: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+
+    /// An encoding key and every form of decoding key for an algorithm.
+    fn keys(algorithm: Algorithm) -> (EncodingKey, Vec<DecodingKey>) {
+        if HMAC.contains(&algorithm) {
+            let secret = b"a shared secret of thirty-two byte";
+            return (EncodingKey::from_secret(secret), vec![DecodingKey::from_secret(secret)]);
+        }
+        if algorithm.family() == AlgorithmFamily::Rsa {
+            let key = EncodingKey::from_rsa_pem(RSA_PEM).unwrap();
+            let (n, e) = rsa_components(key.as_bytes()).unwrap();
+            let pair = rsa_key_pair(key.as_bytes()).unwrap();
+            let der = DecodingKey::from_rsa_der(pair.public_key().as_ref());
+            let components = DecodingKey::from_rsa_raw_components(&n, &e);
+            return (key, vec![der, components]);
+        }
+        let signer = TokenSigner::generate("k", algorithm).unwrap();
+        let jwk = serde_json::from_value(signer.jwk.clone()).unwrap();
+        (signer.key, vec![DecodingKey::from_jwk(&jwk).unwrap()])
+    }
+
+    fn all() -> Vec<Algorithm> {
+        let rsa = RSA.iter().map(|r| r.0);
+        let others = [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
+        rsa.chain(others).chain(HMAC).collect()
+    }
+
+    #[test]
+    fn every_algorithm_signs_and_verifies_only_its_own() {
+        install_provider();
+        install_provider();
+        let keys: Vec<_> = all().into_iter().map(|a| (a, keys(a))).collect();
+        for (algorithm, (encoding, decoding)) in &keys {
+            let signature = jsonwebtoken::crypto::sign(b"message", encoding, *algorithm).unwrap();
+            let verify = |message: &[u8], key: &DecodingKey, algorithm: Algorithm| {
+                jsonwebtoken::crypto::verify(&signature, message, key, algorithm).unwrap_or(false)
+            };
+            for key in decoding {
+                assert!(verify(b"message", key, *algorithm), "{algorithm:?}");
+                assert!(!verify(b"massage", key, *algorithm), "{algorithm:?}");
+            }
+            for (other, (_, decoding)) in keys.iter().filter(|k| k.0 != *algorithm) {
+                for key in decoding {
+                    assert!(!verify(b"message", key, *other), "{algorithm:?} {other:?}");
+                    assert!(
+                        !verify(b"message", key, *algorithm)
+                            || other.family() == algorithm.family()
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unusable_keys_are_errors() {
+        for algorithm in all() {
+            let families = [
+                EncodingKey::from_secret(b"x"),
+                EncodingKey::from_rsa_der(b"x"),
+                EncodingKey::from_ec_der(b""),
+                EncodingKey::from_ed_der(&[0x30; 80]),
+            ];
+            for key in families.iter().filter(|k| k.family() != AlgorithmFamily::Hmac) {
+                assert!(new_signer(algorithm, key).is_err(), "{algorithm:?}");
+            }
+            let bad = [
+                DecodingKey::from_rsa_der(b"x"),
+                DecodingKey::from_rsa_raw_components(b"", b""),
+                DecodingKey::from_ec_der(&[4; 65]),
+                DecodingKey::from_ec_der(&[4; 97]),
+                DecodingKey::from_ed_der(&[0xff; 32]),
+            ];
+            for key in &bad {
+                let verifies = new_verifier(algorithm, key)
+                    .is_ok_and(|v| v.verify(b"message", &vec![0; 64]).is_ok());
+                assert!(!verifies, "{algorithm:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn key_utilities_answer_or_refuse_but_never_panic() {
+        let utils = &PROVIDER.key_utils;
+        for bytes in [&b""[..], &[0x30], &[0x30; 200], RSA_PEM] {
+            assert!((utils.rsa_pub_components_from_private_key)(bytes).is_err());
+            assert!((utils.rsa_pub_components_from_public_key)(bytes).is_err());
+            assert!(
+                (utils.ed_pub_components_from_private_key)(bytes, &EllipticCurve::Ed25519).is_err()
+            );
+            for algorithm in all() {
+                assert!((utils.ec_pub_components_from_private_key)(bytes, algorithm).is_err());
+            }
+        }
+        for (hash, len) in [
+            (ThumbprintHash::SHA256, 32),
+            (ThumbprintHash::SHA384, 48),
+            (ThumbprintHash::SHA512, 64),
+        ] {
+            assert_eq!((utils.compute_digest)(b"x", hash).unwrap().len(), len);
+        }
+    }
+
+    #[test]
+    fn signers_refuse_other_algorithms() {
+        assert!(TokenSigner::generate("k", Algorithm::RS256).is_err());
+        assert!(TokenSigner::generate("k", Algorithm::HS256).is_err());
+        assert!(TokenSigner::from_rsa_pem("k", Algorithm::ES256, RSA_PEM).is_err());
+        assert!(TokenSigner::from_rsa_pem("k", Algorithm::RS256, b"no key").is_err());
+        let signer = TokenSigner::generate("k", Algorithm::EdDSA).unwrap();
+        assert_eq!(format!("{signer:?}"), "TokenSigner { algorithm: EdDSA, kid: \"k\", .. }");
+    }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::read::Section;
+use super::report::Noted;
 use super::validate::{one_of, parse_name, parse_path};
 use super::value::{self, Span, quote};
 use super::{IssuerSourceConfig, KeySource};
@@ -27,52 +28,60 @@ const SECRET_BYTES_MAX: u64 = 4096;
 const TEXT_BYTES_MAX: usize = 1024;
 
 /// Reads `[[issuers]]`.
-pub(super) fn read(root: &mut Section<'_, '_>) -> Option<Vec<(Issuer, IssuerSourceConfig)>> {
-    let items = root.items("issuers");
-    if items.len() > ISSUERS_MAX {
-        root.error("issuers", format!("holds more than {ISSUERS_MAX} issuers"));
-        return None;
-    }
+pub(super) fn read(root: &mut Section<'_, '_>) -> Result<Vec<(Issuer, IssuerSourceConfig)>, Noted> {
+    let items = root.items("issuers", ISSUERS_MAX)?;
     let mut issuers: Vec<(Issuer, IssuerSourceConfig)> = Vec::with_capacity(items.len());
+    let mut all = Ok(());
     for (i, item) in items.iter().enumerate() {
         let mut t = root.item("issuers", i, item);
         let issuer = read_issuer(&mut t);
-        if let Some((issuer, _)) = &issuer {
-            for (earlier, _) in &issuers {
-                if earlier.name == issuer.name {
-                    t.error("name", format!("{} stands twice", quote(issuer.name.as_str())));
-                }
-                if earlier.iss == issuer.iss {
-                    let name = &earlier.name;
-                    t.error("issuer", format!("is already the issuer of `{name}`"));
-                }
-            }
+        if let Ok((issuer, _)) = &issuer {
+            check_distinct(&mut t, issuer, &issuers);
         }
         t.finish();
-        issuers.extend(issuer);
+        match issuer {
+            Ok(issuer) => issuers.push(issuer),
+            Err(noted) => all = Err(noted),
+        }
     }
-    (issuers.len() == items.len()).then_some(issuers)
+    all.map(|()| issuers)
 }
 
-fn read_issuer(t: &mut Section<'_, '_>) -> Option<(Issuer, IssuerSourceConfig)> {
+fn check_distinct(
+    t: &mut Section<'_, '_>,
+    issuer: &Issuer,
+    earlier: &[(Issuer, IssuerSourceConfig)],
+) {
+    for (earlier, _) in earlier {
+        let name = earlier.name.as_str();
+        if earlier.name == issuer.name {
+            t.error("name", format!("{} is already the name of another issuer", quote(name)));
+        }
+        if earlier.iss == issuer.iss {
+            t.error("issuer", format!("is already the issuer of {}", quote(name)));
+        }
+    }
+}
+
+fn read_issuer(t: &mut Section<'_, '_>) -> Result<(Issuer, IssuerSourceConfig), Noted> {
     let name = t.text_required("name", "write e.g. name = \"id\"", parse_name);
     let hint = "write the tokens' iss, e.g. issuer = \"https://id.example\"";
     let iss = t.text_required("issuer", hint, parse_claim);
     let hint = "write e.g. audiences = [\"https://api.example\"]";
     let audiences = t.list_required("audiences", hint, parse_claim);
-    let source = read_source(t, iss.as_deref());
-    let algorithms = read_algorithms(t, source.as_ref());
-    let secret = read_secret(t, source.as_ref(), algorithms.as_deref());
+    let source = read_source(t, iss.as_deref().ok());
+    let algorithms = read_algorithms(t, source.as_ref().ok());
+    let secret = read_secret(t, source.as_ref().ok(), algorithms.as_deref().ok());
     let leeway = t.duration("leeway", "60s", Span::LEEWAY);
     let required_claims = t.list("required_claims", &[], parse_claim);
     let typ = t.list("typ", &[], parse_claim);
-    let scope_claim = t.text_or_list("scope_claim", Ok("scope"), parse_claim_path);
-    let shop_claim = t.text_or_list("shop_claim", Err("bound to no shop"), parse_claim_path);
+    let scope_claim = t.names("scope_claim", "scope", parse_claim_path);
+    let shop_claim = t.names_optional("shop_claim", "bound to no shop", parse_claim_path);
     let refresh_interval = t.duration("refresh_interval", "10m", Span::LIFETIME);
     let cooldown = t.duration("cooldown", "30s", Span::TIMEOUT);
     let fetch_timeout = t.duration("fetch_timeout", "5s", Span::TIMEOUT);
     let stale_max = t.duration("stale_max", "24h", Span::LIFETIME);
-    if let (Some(interval), Some(max)) = (refresh_interval, stale_max) {
+    if let (Ok(interval), Ok(max)) = (refresh_interval, stale_max) {
         check_stale_max(t, interval, max);
     }
     let (name, iss) = (name?, iss?);
@@ -93,11 +102,11 @@ fn read_issuer(t: &mut Section<'_, '_>) -> Option<(Issuer, IssuerSourceConfig)> 
         leeway: leeway?,
         required_claims: required_claims?,
         typ: typ?,
-        scope_claim: scope_claim??,
+        scope_claim: scope_claim?,
         shop_claim: shop_claim?,
         stale_max: stale_max?,
     };
-    Some((issuer, issuer_source))
+    Ok((issuer, issuer_source))
 }
 
 fn check_stale_max(t: &mut Section<'_, '_>, interval: Duration, stale_max: Duration) {
@@ -132,13 +141,13 @@ impl Written {
     }
 }
 
-fn read_source(t: &mut Section<'_, '_>, iss: Option<&str>) -> Option<Written> {
+fn read_source(t: &mut Section<'_, '_>, iss: Option<&str>) -> Result<Written, Noted> {
     const NOTE: &str = "keys come from elsewhere";
     let url = t.text_optional("jwks_url", NOTE, value::parse_provider_url);
     let jwks_file = t.text_optional("jwks_file", NOTE, parse_path);
     let secret_file = t.text_optional("secret_file", NOTE, parse_path);
     let discovery = t.boolean("discovery", false);
-    if discovery == Some(true)
+    if let Ok(true) = discovery
         && let Some(Err(message)) = iss.map(value::parse_provider_url)
     {
         t.error("issuer", format!("discovery starts at the issuer, but {message}"));
@@ -155,18 +164,20 @@ fn read_source(t: &mut Section<'_, '_>, iss: Option<&str>) -> Option<Written> {
     let count = sources.len();
     let mut sources = sources.into_iter();
     if let (Some(source), 1) = (sources.next(), count) {
-        return Some(source);
+        return Ok(source);
     }
     let message = match count {
         0 => "says nowhere where its keys are",
         _ => "says more than once where its keys are",
     };
     let choices = "write one of jwks_url, jwks_file, secret_file, or discovery = true";
-    t.error_here(format!("{message}; {choices}"));
-    None
+    Err(t.error_here(format!("{message}; {choices}")))
 }
 
-fn read_algorithms(t: &mut Section<'_, '_>, source: Option<&Written>) -> Option<Vec<JwtAlgorithm>> {
+fn read_algorithms(
+    t: &mut Section<'_, '_>,
+    source: Option<&Written>,
+) -> Result<Vec<JwtAlgorithm>, Noted> {
     let symmetric = source.map(|s| matches!(s, Written::SecretFile(_)));
     let default = if symmetric == Some(true) { "HS256" } else { "RS256" };
     let choices = JwtAlgorithm::ALL.map(|a| (a.as_str(), a));
@@ -184,10 +195,10 @@ fn read_algorithms(t: &mut Section<'_, '_>, source: Option<&Written>) -> Option<
         }
     })?;
     if algorithms.is_empty() {
-        t.error("algorithms", format!("is empty; write e.g. [\"{default}\"]"));
-        return None;
+        let message = format!("is empty; write e.g. [\"{default}\"]");
+        return Err(t.error("algorithms", message));
     }
-    Some(algorithms)
+    Ok(algorithms)
 }
 
 /// The HMAC secret, if the issuer has one.
@@ -195,17 +206,13 @@ fn read_secret(
     t: &mut Section<'_, '_>,
     source: Option<&Written>,
     algorithms: Option<&[JwtAlgorithm]>,
-) -> Option<Option<SecretText>> {
+) -> Result<Option<SecretText>, Noted> {
     let Some(Written::SecretFile(path)) = source else {
-        return Some(None);
+        return Ok(None);
     };
-    match read_secret_file(path, algorithms.unwrap_or_default()) {
-        Ok(secret) => Some(Some(secret)),
-        Err(message) => {
-            t.error("secret_file", message);
-            None
-        }
-    }
+    read_secret_file(path, algorithms.unwrap_or_default())
+        .map(Some)
+        .map_err(|message| t.error("secret_file", message))
 }
 
 fn read_secret_file(path: &Path, algorithms: &[JwtAlgorithm]) -> Result<SecretText, String> {
@@ -226,12 +233,13 @@ fn read_secret_file(path: &Path, algorithms: &[JwtAlgorithm]) -> Result<SecretTe
     file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
     let secret = text.trim_ascii();
     // RFC 7518 §3.2: a key is at least as long as the hash.
-    let bytes_min = algorithms.iter().map(|a| match a {
-        JwtAlgorithm::HS512 => 64,
-        JwtAlgorithm::HS384 => 48,
-        _ => 32,
-    });
-    let bytes_min = bytes_min.max().unwrap_or(32);
+    let bytes_min = if algorithms.contains(&JwtAlgorithm::HS512) {
+        64
+    } else if algorithms.contains(&JwtAlgorithm::HS384) {
+        48
+    } else {
+        32
+    };
     if secret.len() < bytes_min {
         return Err(format!(
             "{shown} holds {} bytes; the algorithms need a secret of {bytes_min} at least",
@@ -248,17 +256,7 @@ fn parse_claim(text: &str) -> Result<Box<str>, String> {
     Ok(text.into())
 }
 
-/// A claim by its path: `"realm_access.roles"`, or the member names one by one where a name
-/// holds a dot.
-fn parse_claim_path(written: Result<&str, Vec<&str>>) -> Result<Vec<Box<str>>, String> {
-    match written {
-        // A claim that is named by a URL (OpenID Connect Core §5.1.2) is one name.
-        Ok(text) if text.contains("://") => Err(format!(
-            "{} holds dots that separate members; write it as a list, [{}]",
-            quote(text),
-            quote(text)
-        )),
-        Ok(text) => text.split('.').map(parse_claim).collect(),
-        Err(names) => names.into_iter().map(parse_claim).collect(),
-    }
+/// A claim by its path.
+fn parse_claim_path(names: &[&str]) -> Result<Vec<Box<str>>, String> {
+    names.iter().map(|name| parse_claim(name)).collect()
 }

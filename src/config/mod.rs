@@ -16,6 +16,8 @@ mod print;
 mod raw;
 mod read;
 mod reload;
+mod report;
+mod scalar;
 mod validate;
 mod value;
 
@@ -35,14 +37,15 @@ use crate::id::Name;
 
 pub use print::Effective;
 pub use reload::restart_needed;
+pub use value::parse_duration;
 
 /// Where a configuration comes from, weakest source first.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The configuration file.
     pub file: ConfigFile,
-    /// The environment; names that do not begin with `LATCHKEY_` are not looked at, except
-    /// systemd's `CREDENTIALS_DIRECTORY`.
+    /// The environment: names that begin with `LATCHKEY_`, and systemd's
+    /// `CREDENTIALS_DIRECTORY`; others are not looked at.
     pub environment: BTreeMap<OsString, OsString>,
     /// Values given on the command line.
     pub overrides: Vec<Override>,
@@ -52,7 +55,11 @@ impl Sources {
     /// The sources of this process: `file`, its environment, and what flags say.
     #[must_use]
     pub fn of_process(file: ConfigFile, overrides: Vec<Override>) -> Self {
-        Self { file, environment: std::env::vars_os().collect(), overrides }
+        Self {
+            file,
+            environment: std::env::vars_os().filter(|(name, _)| raw::is_read(name)).collect(),
+            overrides,
+        }
     }
 }
 
@@ -311,3 +318,6 @@ impl Config {
         self.effective.render()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::UpstreamConfig;
 use super::raw::Place;
-use super::read::{Section, suggest};
+use super::read::Section;
+use super::report::{Noted, collect_all};
+use super::scalar::suggest;
 use super::validate::{one_of, parse_name};
 use super::value::{self, Span, quote};
 use crate::decision::policy::{KeyBy, LimitPolicy, MechanismSet, Route, ScopeRule, Target};
@@ -17,6 +20,9 @@ use crate::id::Name;
 /// Windows that a quota may have.
 pub(super) const WINDOW: Span = Span(Quota::WINDOW_MIN, Quota::WINDOW_MAX);
 
+/// The most routes, and the most scope rules of one.
+const ROUTES_MAX: usize = 256;
+
 type Upstreams = BTreeMap<Name, UpstreamConfig>;
 type Scopes = [Box<str>];
 
@@ -26,10 +32,13 @@ pub(super) fn read(
     root: &mut Section<'_, '_>,
     upstreams: Option<&Upstreams>,
     scopes: Option<&Scopes>,
-) -> (Option<Vec<Route>>, Option<Vec<LimitPolicy>>) {
+) -> (Result<Vec<Route>, Noted>, Result<Vec<LimitPolicy>, Noted>) {
     let routes = read_routes(root, upstreams, scopes);
+    if let Ok(routes) = &routes {
+        refuse_unreachable(root, routes);
+    }
     let limits = read_limits(root);
-    if let (Some(routes), Some(limits)) = (&routes, &limits) {
+    if let (Ok(routes), Ok(limits)) = (&routes, &limits) {
         require_anonymous_limits(root, routes, limits);
     }
     let routes = routes.map(|routes| routes.into_iter().map(|(_, route)| route).collect());
@@ -40,25 +49,21 @@ fn read_routes(
     root: &mut Section<'_, '_>,
     upstreams: Option<&Upstreams>,
     scopes: Option<&Scopes>,
-) -> Option<Vec<(Place, Route)>> {
-    let items = root.items("routes");
-    let mut routes = Vec::with_capacity(items.len());
+) -> Result<Vec<(Place, Route)>, Noted> {
+    let items = root.items("routes", ROUTES_MAX)?;
+    if items.is_empty() {
+        let message = "holds no route: every request would be 404; leave it out for the default \
+                       routes";
+        return Err(root.error("routes", message.into()));
+    }
     let mut names = Names::default();
-    for (i, item) in items.iter().enumerate() {
+    collect_all(items.iter().enumerate().map(|(i, item)| {
         let mut t = root.item("routes", i, item);
         let place = t.place().clone();
         let route = read_route(&mut t, upstreams, scopes, &mut names);
         t.finish();
-        routes.extend(route.map(|route| (place, route)));
-    }
-    if items.is_empty() && root.has("routes") {
-        root.error(
-            "routes",
-            "holds no route, so every request would be 404; leave it out for the default routes"
-                .into(),
-        );
-    }
-    (!items.is_empty() && routes.len() == items.len()).then_some(routes)
+        Ok((place, route?))
+    }))
 }
 
 fn read_route(
@@ -66,7 +71,7 @@ fn read_route(
     upstreams: Option<&Upstreams>,
     scopes: Option<&Scopes>,
     names: &mut Names,
-) -> Option<Route> {
+) -> Result<Route, Noted> {
     let name = names.read(t);
     let paths = read_paths(t);
     let methods = read_methods(t);
@@ -74,14 +79,13 @@ fn read_route(
     let mechanisms = t.list_required("mechanisms", hint, parse_mechanism);
     let mechanisms = mechanisms.map(MechanismSet::from_iter);
     let target = read_target(t, upstreams);
-    if let (Some(paths), Some(mechanisms), Some(Target::IssueWidgetToken)) =
-        (&paths, mechanisms, &target)
+    if let (Ok(paths), Ok(mechanisms), Ok(Target::IssueWidgetToken)) = (&paths, mechanisms, &target)
     {
         check_issue_route(t, paths, mechanisms);
     }
-    let takes_tokens = mechanisms.is_some_and(|m| m.contains(Mechanism::WidgetToken));
+    let takes_tokens = mechanisms.is_ok_and(|m| m.contains(Mechanism::WidgetToken));
     let rules = read_scope_rules(t, scopes.filter(|_| takes_tokens));
-    Some(Route {
+    Ok(Route {
         name: name?,
         paths: paths?,
         methods: methods?,
@@ -91,15 +95,16 @@ fn read_route(
     })
 }
 
-fn read_target(t: &mut Section<'_, '_>, upstreams: Option<&Upstreams>) -> Option<Target> {
-    if t.has("answer") && t.has("upstream") {
-        t.error("answer", "stands beside `upstream`; a route has one or the other".into());
-    }
+fn read_target(t: &mut Section<'_, '_>, upstreams: Option<&Upstreams>) -> Result<Target, Noted> {
+    let has_upstream = t.has("upstream");
     if t.has("answer") {
-        return t
-            .text_required("answer", "", |text| one_of(text, &[("widget_token", ())]))
-            .map(|()| Target::IssueWidgetToken)
-            .filter(|_| !t.has("upstream"));
+        let answers = [("widget_token", Target::IssueWidgetToken)];
+        let answer = t.text_required("answer", "", |text| one_of(text, &answers));
+        if has_upstream {
+            let message = "stands beside `answer`; a route has one or the other";
+            return Err(t.error("upstream", message.into()));
+        }
+        return answer;
     }
     let upstream = t.text("upstream", "default", |text| {
         let name = parse_name(text)?;
@@ -135,58 +140,51 @@ fn check_issue_route(t: &mut Section<'_, '_>, paths: &[PathPattern], mechanisms:
     }
 }
 
-fn read_scope_rules(t: &mut Section<'_, '_>, scopes: Option<&Scopes>) -> Option<Vec<ScopeRule>> {
-    let items = t.inline_items("scopes");
-    let is_default = t.is_default();
-    let mut rules = Vec::with_capacity(items.len());
-    let mut sound = true;
-    for (i, item) in items.iter().enumerate() {
+fn read_scope_rules(
+    t: &mut Section<'_, '_>,
+    scopes: Option<&Scopes>,
+) -> Result<Vec<ScopeRule>, Noted> {
+    let items = t.inline_items("scopes", ROUTES_MAX)?;
+    // The default routes name the default scopes; a shorter list is no mistake of theirs.
+    let known = scopes.filter(|_| !t.is_default());
+    let rules = collect_all(items.iter().enumerate().map(|(i, item)| {
         let mut t = t.inline_item("scopes", i, item);
         let paths = read_paths(&mut t);
         let methods = read_methods(&mut t);
-        let hint = "write e.g. scope = \"search\"";
-        let scope = t.text_required("scope", hint, value::parse_scope);
-        // The default routes name the default scopes; a shorter list is no mistake of theirs.
-        let known = scopes.filter(|_| !is_default);
-        if let (Some(scope), Some(known)) = (&scope, known)
-            && !known.contains(scope)
-        {
-            let meant = suggest(scope, known.iter().map(|s| &**s));
-            let hint = meant.map_or(String::new(), |m| format!("; did you mean `{m}`?"));
-            t.error("scope", format!("{} is not in widget.scopes{hint}", quote(scope)));
-        }
+        let scope = t.text_required("scope", "write e.g. scope = \"search\"", |text| {
+            let scope = value::parse_scope(text)?;
+            match known {
+                Some(known) if !known.contains(&scope) => Err(unknown_scope(&scope, known)),
+                Some(_) | None => Ok(scope),
+            }
+        });
         t.finish();
-        let (Some(paths), Some(methods), Some(scope)) = (paths, methods, scope) else {
-            sound = false;
-            continue;
-        };
-        rules.extend(paths.into_iter().map(|path| ScopeRule {
-            path,
-            methods,
-            scope: scope.clone(),
-        }));
-    }
-    sound.then_some(rules)
+        let (paths, methods, scope) = (paths?, methods?, scope?);
+        let rule = move |path| ScopeRule { path, methods, scope: scope.clone() };
+        Ok(paths.into_iter().map(rule).collect::<Vec<_>>())
+    }))?;
+    Ok(rules.into_iter().flatten().collect())
 }
 
-fn read_limits(root: &mut Section<'_, '_>) -> Option<Vec<LimitPolicy>> {
-    let items = root.items("limits");
-    if items.len() > POLICIES_MAX {
-        root.error("limits", format!("holds {} policies; at most {POLICIES_MAX}", items.len()));
-        return None;
-    }
-    let mut limits = Vec::with_capacity(items.len());
+fn unknown_scope(scope: &str, known: &Scopes) -> String {
+    let meant = suggest(scope, known.iter().map(|s| &**s));
+    let hint = meant.map_or(String::new(), |meant| format!("; did you mean `{meant}`?"));
+    format!("{} is not in widget.scopes{hint}", quote(scope))
+}
+
+fn read_limits(root: &mut Section<'_, '_>) -> Result<Vec<LimitPolicy>, Noted> {
+    let items = root.items("limits", POLICIES_MAX)?;
     let mut names = Names::default();
-    for (i, item) in items.iter().enumerate() {
+    collect_all(items.iter().enumerate().map(|(i, item)| {
         let mut t = root.item("limits", i, item);
-        limits.extend(read_limit(&mut t, &mut names));
+        let limit = read_limit(&mut t, &mut names);
         t.finish();
-    }
-    (limits.len() == items.len()).then_some(limits)
+        limit
+    }))
 }
 
-fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Option<LimitPolicy> {
-    const UNITS: (u64, u64) = (1, Quota::LIMIT_MAX as u64);
+fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Result<LimitPolicy, Noted> {
+    const UNITS: (u32, u32) = (1, Quota::LIMIT_MAX);
     let name = names.read(t);
     let paths = read_paths(t);
     let methods = read_methods(t);
@@ -201,7 +199,7 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Option<LimitPolicy>
             ];
             one_of(s, &keys)
         });
-    let limit = t.integer_required("limit", UNITS).and_then(units);
+    let limit = t.integer_required("limit", UNITS);
     let window = t.duration_required("window", WINDOW);
     let algorithm = t.text("algorithm", "token-bucket", |text| {
         let algorithms = [
@@ -211,15 +209,15 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Option<LimitPolicy>
         one_of(text, &algorithms)
     });
     let burst = t.integer_optional("burst", "the same as limit", UNITS);
-    if let (Some(Algorithm::SlidingWindow), Some(Some(_))) = (algorithm, burst) {
+    if let (Ok(Algorithm::SlidingWindow), Ok(Some(_))) = (algorithm, burst) {
         t.error(
             "burst",
             "a sliding window has no burst; leave it out, or use \"token-bucket\"".into(),
         );
     }
-    let burst = burst.and_then(|burst| burst.map_or(limit, units));
-    let cost = t.integer("cost", 1, UNITS).and_then(units);
-    if let (Some(cost), Some(burst)) = (cost, burst)
+    let burst = burst.and_then(|burst| burst.map_or(limit, Ok));
+    let cost = t.integer("cost", 1, UNITS);
+    if let (Ok(cost), Ok(burst)) = (cost, burst)
         && cost > burst
     {
         t.error(
@@ -229,13 +227,14 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Option<LimitPolicy>
     }
     let shadow = t.boolean("shadow", false);
     let fallback = t.boolean("fallback", false);
-    Some(LimitPolicy {
+    let quota = quota(t, limit, window, burst);
+    Ok(LimitPolicy {
         name: name?,
         paths: paths?,
         methods: methods?,
         mechanisms: mechanisms?.map_or_else(MechanismSet::all, MechanismSet::from_iter),
         key_by: key_by?,
-        quota: Quota::with_burst(limit?.get(), window?, burst?.get())?,
+        quota: quota?,
         algorithm: algorithm?,
         cost: cost?,
         shadow: shadow?,
@@ -243,8 +242,37 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Option<LimitPolicy>
     })
 }
 
-fn units(number: u64) -> Option<NonZeroU32> {
-    NonZeroU32::new(u32::try_from(number).ok()?)
+/// A quota, of keys that were read within its bounds.
+pub(super) fn quota(
+    t: &mut Section<'_, '_>,
+    limit: Result<NonZeroU32, Noted>,
+    window: Result<Duration, Noted>,
+    burst: Result<NonZeroU32, Noted>,
+) -> Result<Quota, Noted> {
+    let quota = Quota::with_burst(limit?.get(), window?, burst?.get());
+    quota.ok_or_else(|| t.error("limit", "is more than can be counted".into()))
+}
+
+/// A route that an earlier one always takes the place of is a mistake, and may be a dangerous one:
+/// its checks are never made.
+fn refuse_unreachable(root: &mut Section<'_, '_>, routes: &[(Place, Route)]) {
+    for (i, (place, route)) in routes.iter().enumerate() {
+        let earlier = || routes.iter().map(|(_, route)| route).take(i);
+        for (j, path) in route.paths.iter().enumerate() {
+            let hides = |r: &&Route| {
+                let methods = r.methods == MethodSet::all() || r.methods == route.methods;
+                methods && r.paths.iter().any(|above| is_above(above, path))
+            };
+            if let Some(first) = earlier().find(hides) {
+                let message = format!(
+                    "\"{path}\" is never reached: the route `{}` before it takes every such \
+                     request; put this one first",
+                    first.name
+                );
+                root.error_at(place, &format!("routes[{i}].paths[{j}]"), message);
+            }
+        }
+    }
 }
 
 /// Anonymous access costs a caller nothing, so it is never without a limit (spec §1). The rule is
@@ -295,7 +323,7 @@ fn is_above(upper: &PathPattern, lower: &PathPattern) -> bool {
 struct Names(Vec<Option<Name>>);
 
 impl Names {
-    fn read(&mut self, t: &mut Section<'_, '_>) -> Option<Name> {
+    fn read(&mut self, t: &mut Section<'_, '_>) -> Result<Name, Noted> {
         let earlier = &self.0;
         let name = t.text_required("name", "write e.g. name = \"search\"", |text| {
             let name = parse_name(text)?;
@@ -304,27 +332,28 @@ impl Names {
                 None => Ok(name),
             }
         });
-        self.0.push(name.clone());
+        self.0.push(name.as_ref().ok().cloned());
         name
     }
 }
 
-fn read_paths(t: &mut Section<'_, '_>) -> Option<Vec<PathPattern>> {
+fn read_paths(t: &mut Section<'_, '_>) -> Result<Vec<PathPattern>, Noted> {
     t.list_required("paths", "write e.g. [\"/api/search/*\"]", |text| {
         PathPattern::parse(text).map_err(|e| format!("{} is not a path pattern: {e}", quote(text)))
     })
 }
 
-fn read_methods(t: &mut Section<'_, '_>) -> Option<MethodSet> {
+fn read_methods(t: &mut Section<'_, '_>) -> Result<MethodSet, Noted> {
     let names =
         t.list_optional("methods", "all methods", |text| match MethodSet::parse([text]) {
             Ok(_) => Ok(text.to_owned()),
             Err(_) => Err(format!("{} is not a method; write e.g. \"GET\", \"POST\"", quote(text))),
         })?;
-    match names {
-        None => Some(MethodSet::all()),
-        Some(names) => MethodSet::parse(names.iter().map(String::as_str)).ok(),
-    }
+    let Some(names) = names else {
+        return Ok(MethodSet::all());
+    };
+    MethodSet::parse(names.iter().map(String::as_str))
+        .map_err(|name| t.error("methods", format!("{} is not a method", quote(name))))
 }
 
 fn parse_mechanism(text: &str) -> Result<Mechanism, String> {

@@ -33,6 +33,17 @@ const NOT_CONFIGURATION: [&str; 3] = ["CONFIG", "SOCKET", "ADMIN_TOKEN"];
 /// Marks, in figment's metadata, a source whose values are text.
 const TEXTUAL: &str = "text";
 
+/// systemd's directory of credentials (`systemd.exec(5)`).
+pub(super) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Whether the environment variable `name` can matter here. The others are not kept: they may
+/// hold secrets, and an admin token is one.
+pub(super) fn is_read(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let ours = name.strip_prefix(PREFIX);
+    ours.is_some_and(|rest| !NOT_CONFIGURATION.contains(&rest)) || name == CREDENTIALS
+}
+
 /// Where a value stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Place {
@@ -66,7 +77,7 @@ impl Tree {
         }
         for flag in &sources.overrides {
             let keys: Vec<&str> = flag.key.split('.').collect();
-            add(Ok(Some(Layer::textual(&flag.flag, &keys, &flag.value))));
+            add(Layer::textual(&flag.flag, &keys, &flag.value).map(Some));
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -98,16 +109,17 @@ struct Layer {
 
 impl Layer {
     /// `value` at the path `keys`.
-    fn textual(name: &str, keys: &[&str], value: &str) -> Self {
+    fn textual(name: &str, keys: &[&str], value: &str) -> Result<Self, ConfigError> {
+        if keys.len() > DEPTH_MAX {
+            let message = "unknown key; no key has that many levels".to_owned();
+            return Err(ConfigError::of_source(name, message));
+        }
         let (first, below) = keys.split_first().unwrap_or((&"", &[]));
         let value = below.iter().rev().fold(from_text(value), |value, key| {
             Value::from(Map::from([((*key).to_owned(), value)]))
         });
-        Self {
-            name: name.to_owned(),
-            textual: true,
-            data: Dict::from([((*first).to_owned(), value)]),
-        }
+        let data = Dict::from([((*first).to_owned(), value)]);
+        Ok(Self { name: name.to_owned(), textual: true, data })
     }
 }
 
@@ -210,11 +222,7 @@ fn read_variable(name: &OsStr, value: &OsStr) -> Result<Option<Layer>, ConfigErr
     };
     let lower = rest.to_ascii_lowercase();
     let keys: Vec<&str> = lower.split("__").collect();
-    if keys.len() > DEPTH_MAX {
-        let message = "unknown key; no key has that many levels".to_owned();
-        return Err(ConfigError::of_source(&name, message));
-    }
-    Ok(Some(Layer::textual(&name, &keys, value)))
+    Layer::textual(&name, &keys, value).map(Some)
 }
 
 /// Whether it is a variable that Kubernetes sets in every container near a service whose name

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::print::Effective;
-use super::raw::Tree;
-use super::read::{Report, Section};
+use super::raw::{CREDENTIALS, Place, Tree};
+use super::read::Section;
+use super::report::{Noted, Report, collect_all};
 use super::value::{self, Span, quote};
 use super::{
-    AdminConfig, Config, ConfigError, ConfigErrors, LogConfig, LogFormat, ServerConfig, Sources,
-    StoreConfig, UpstreamConfig, issuers, policies,
+    AdminConfig, Config, ConfigErrors, LogConfig, LogFormat, ServerConfig, Sources, StoreConfig,
+    UpstreamConfig, issuers, policies,
 };
 use crate::decision::origin::Rules;
 use crate::decision::policy::{AttemptPolicy, Policies, WidgetPolicy};
@@ -40,44 +41,37 @@ pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigEr
     root.finish();
     let Report { errors, lines } = report;
     match config {
-        Some(config) if errors.is_empty() => {
+        Ok(config) if errors.is_empty() => {
             Ok(Config { effective: Effective::new(lines), ..config })
         }
-        Some(_) | None if !errors.is_empty() => Err(ConfigErrors(errors)),
-        Some(_) | None => Err(ConfigErrors(vec![ConfigError::of_source(
-            "latchkey",
-            "the configuration could not be put together; please report this".into(),
-        )])),
+        Ok(_) | Err(_) => Err(ConfigErrors(errors)),
     }
 }
 
-fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Option<Config> {
+fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, Noted> {
     let server = read_server(root);
-    let admin = read_admin(root, server.as_ref());
+    let admin = read_admin(root, server.as_ref().ok());
     let store = read_store(root, sources);
+    let socket = socket_path(root, &admin, &store);
     let upstreams = read_upstreams(root);
     let origin = read_origin(root);
     let widget = read_widget(root);
     let attempts = read_failed_attempts(root);
-    let scopes = widget.as_ref().map(|(policy, _)| &*policy.scopes);
-    let (routes, limits) = policies::read(root, upstreams.as_ref(), scopes);
+    let scopes = widget.as_ref().ok().map(|(policy, _)| &*policy.scopes);
+    let (routes, limits) = policies::read(root, upstreams.as_ref().ok(), scopes);
     let issuers = issuers::read(root);
-    let limiter_cells = read_one(root, "limiter", |t| t.integer("cells", 65_536, (64, 1 << 24)));
+    let limiter_cells = read_one(root, "limiter", |t| t.count("cells", 65_536, (64, 1 << 24)));
     let x_ratelimit = read_one(root, "rate_limit_headers", |t| t.boolean("x_ratelimit", true));
-    let jwt_cache = read_one(root, "jwt_cache", |t| t.integer("entries", 65_536, (1, 1 << 24)));
+    let jwt_cache = read_one(root, "jwt_cache", |t| t.count("entries", 65_536, (1, 1 << 24)));
     let log = read_log(root);
 
-    let (store, admin) = (store?, admin?);
     let (widget, widget_signing_key_rotation) = widget?;
     let (issuers, issuer_sources) = issuers?.into_iter().unzip();
-    Some(Config {
+    Ok(Config {
         server: server?,
-        admin: AdminConfig {
-            listen: admin.0,
-            socket: admin.1.unwrap_or_else(|| beside(&store.path, "admin.sock")),
-        },
-        store,
-        upstreams: upstreams?.into_iter().collect(),
+        admin: AdminConfig { listen: admin?.0, socket: socket? },
+        store: store?,
+        upstreams: upstreams?,
         policies: Arc::new(Policies {
             routes: routes?,
             limits: limits?,
@@ -88,9 +82,9 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Option<Config> 
         }),
         issuer_sources,
         widget_signing_key_rotation,
-        limiter_cells: count(limiter_cells?)?,
+        limiter_cells: limiter_cells?,
         x_ratelimit: x_ratelimit?,
-        jwt_cache_entries: count(jwt_cache?)?,
+        jwt_cache_entries: jwt_cache?,
         log: log?,
         effective: Effective::new(Vec::new()),
     })
@@ -100,22 +94,23 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Option<Config> 
 fn read_one<T>(
     root: &mut Section<'_, '_>,
     table: &'static str,
-    read: impl FnOnce(&mut Section<'_, '_>) -> Option<T>,
-) -> Option<T> {
+    read: impl FnOnce(&mut Section<'_, '_>) -> Result<T, Noted>,
+) -> Result<T, Noted> {
     let mut section = root.table(table);
     let value = read(&mut section);
     section.finish();
     value
 }
 
-fn read_server(root: &mut Section<'_, '_>) -> Option<ServerConfig> {
+fn read_server(root: &mut Section<'_, '_>) -> Result<ServerConfig, Noted> {
     let mut t = root.table("server");
     let listen = t.text("listen", "0.0.0.0:8080", parse_address);
     let workers = t.integer_optional("workers", "as many as there are cores", (1, 1024));
-    let connections_max = t.integer("connections_max", 10_000, (1, 1_000_000));
+    let connections_max = t.count("connections_max", 10_000, (1, 1_000_000));
     // hyper's read buffer is no smaller than 8 KiB.
     let header_bytes_max = t.bytes("header_bytes_max", "16KiB", (8 << 10, MIB));
-    let header_count_max = t.integer("header_count_max", 100, (8, 1000));
+    let header_bytes_max = header_bytes_max.map(usize::try_from);
+    let header_count_max = t.count("header_count_max", 100, (8, 1000));
     let body_bytes_max = t.bytes("body_bytes_max", "64MiB", (1, 1 << 40));
     let head_timeout = t.duration("head_timeout", "10s", Span::TIMEOUT);
     let idle_timeout = t.duration("idle_timeout", "75s", Span::TIMEOUT);
@@ -123,12 +118,12 @@ fn read_server(root: &mut Section<'_, '_>) -> Option<ServerConfig> {
     let drain_timeout = t.duration("drain_timeout", "30s", Span::TIMEOUT);
     t.finish();
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    Some(ServerConfig {
+    Ok(ServerConfig {
         listen: listen?,
-        workers: workers?.and_then(count).unwrap_or(cores),
-        connections_max: count(connections_max?)?,
-        header_bytes_max: usize::try_from(header_bytes_max?).ok()?,
-        header_count_max: usize::try_from(header_count_max?).ok()?,
+        workers: workers?.map_or(Ok(cores), NonZeroUsize::try_from).unwrap_or(cores),
+        connections_max: connections_max?,
+        header_bytes_max: header_bytes_max?.unwrap_or(usize::MAX),
+        header_count_max: header_count_max?.get(),
         body_bytes_max: body_bytes_max?,
         head_timeout: head_timeout?,
         idle_timeout: idle_timeout?,
@@ -140,10 +135,10 @@ fn read_server(root: &mut Section<'_, '_>) -> Option<ServerConfig> {
 fn read_admin(
     root: &mut Section<'_, '_>,
     server: Option<&ServerConfig>,
-) -> Option<(SocketAddr, Option<PathBuf>)> {
+) -> Result<(SocketAddr, Option<PathBuf>), Noted> {
     let mut t = root.table("admin");
     let listen = t.text("listen", "127.0.0.1:8081", parse_address);
-    if let (Some(listen), Some(server)) = (listen, server)
+    if let (Ok(listen), Some(server)) = (listen, server)
         && listen.port() != 0
         && listen.port() == server.listen.port()
         && (listen.ip() == server.listen.ip()
@@ -157,10 +152,32 @@ fn read_admin(
     }
     let socket = t.text_optional("socket", "admin.sock beside the database", parse_socket);
     t.finish();
-    Some((listen?, socket?))
+    Ok((listen?, socket?))
 }
 
-fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Option<StoreConfig> {
+/// Where the admin socket is: as written, else beside the database.
+fn socket_path(
+    root: &mut Section<'_, '_>,
+    admin: &Result<(SocketAddr, Option<PathBuf>), Noted>,
+    store: &Result<StoreConfig, Noted>,
+) -> Result<PathBuf, Noted> {
+    if let (_, Some(written)) = admin.as_ref().map_err(|noted| *noted)? {
+        return Ok(written.clone());
+    }
+    let database = &store.as_ref().map_err(|noted| *noted)?.path;
+    let socket = beside(database, "admin.sock");
+    if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let message = format!(
+            "is left out, and beside the database it would be longer than \
+             {SOCKET_PATH_BYTES_MAX} bytes, the most a unix socket's path may have; write a \
+             shorter one"
+        );
+        return Err(root.error_at(&Place::default(), "admin.socket", message));
+    }
+    Ok(socket)
+}
+
+fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Result<StoreConfig, Noted> {
     let mut t = root.table("store");
     let path = t.text("path", "/var/lib/latchkey/latchkey.redb", parse_path);
     let credential = systemd_credential(sources);
@@ -169,7 +186,7 @@ fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Option<StoreConf
         None => "master.key beside the database",
     };
     let key_file = t.text_optional("master_key_file", note, parse_path);
-    if let (Some(path), Some(Some(key_file))) = (&path, &key_file)
+    if let (Ok(path), Ok(Some(key_file))) = (&path, &key_file)
         && path == key_file
     {
         t.error(
@@ -181,68 +198,58 @@ fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Option<StoreConf
     let (path, key_file) = (path?, key_file?);
     let master_key_creatable = key_file.is_some() || credential.is_none();
     let master_key_file = key_file.or(credential).unwrap_or_else(|| beside(&path, "master.key"));
-    Some(StoreConfig { path, master_key_file, master_key_creatable })
+    Ok(StoreConfig { path, master_key_file, master_key_creatable })
 }
 
 /// The master key as systemd hands it over (`LoadCredential=master.key:…`), if it does.
 fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
-    let directory = sources.environment.get(OsStr::new("CREDENTIALS_DIRECTORY"))?;
+    let directory = sources.environment.get(OsStr::new(CREDENTIALS))?;
     let file = Path::new(directory).join("master.key");
     file.is_file().then_some(file)
 }
 
-fn read_upstreams(root: &mut Section<'_, '_>) -> Option<BTreeMap<Name, UpstreamConfig>> {
-    let mut upstreams = BTreeMap::new();
-    let names = root.table_names("upstreams");
-    for text in &names {
-        let mut t = root.named_table("upstreams", text);
-        let name = Name::parse(text).map_err(|e| format!("{} is {e}", quote(text)));
-        let hint = "write e.g. url = \"http://127.0.0.1:9000\"";
-        let authority = t.text_required("url", hint, value::parse_upstream);
-        let connect_timeout = t.duration("connect_timeout", "2s", Span::TIMEOUT);
-        let response_timeout = t.duration("response_timeout", "30s", Span::TIMEOUT);
-        let body_timeout = t.duration("body_timeout", "30s", Span::TIMEOUT);
-        let idle_timeout = t.duration("idle_timeout", "60s", Span::TIMEOUT);
-        let idle_connections_max = t.integer("idle_connections_max", 64, (1, 65_536));
-        t.finish();
-        let name = match name {
-            Ok(name) => Some(name),
-            Err(message) => {
-                root.error("upstreams", message);
-                None
-            }
-        };
-        let upstream = || {
-            Some(UpstreamConfig {
-                authority: authority?,
-                connect_timeout: connect_timeout?,
-                response_timeout: response_timeout?,
-                body_timeout: body_timeout?,
-                idle_timeout: idle_timeout?,
-                idle_connections_max: count(idle_connections_max?)?,
-            })
-        };
-        if let (Some(name), Some(upstream)) = (name, upstream()) {
-            upstreams.insert(name, upstream);
-        }
-    }
-    (upstreams.len() == names.len()).then_some(upstreams)
+fn read_upstreams(root: &mut Section<'_, '_>) -> Result<BTreeMap<Name, UpstreamConfig>, Noted> {
+    let names = root.table_names("upstreams")?;
+    let upstreams = names.iter().map(|name| read_upstream(root, name));
+    Ok(collect_all(upstreams)?.into_iter().collect())
 }
 
-fn read_origin(root: &mut Section<'_, '_>) -> Option<Rules> {
+fn read_upstream(root: &mut Section<'_, '_>, name: &str) -> Result<(Name, UpstreamConfig), Noted> {
+    let mut t = root.named_table("upstreams", name);
+    let name = parse_name(name).map_err(|message| t.error_here(message));
+    let hint = "write e.g. url = \"http://127.0.0.1:9000\"";
+    let authority = t.text_required("url", hint, value::parse_upstream);
+    let connect_timeout = t.duration("connect_timeout", "2s", Span::TIMEOUT);
+    let response_timeout = t.duration("response_timeout", "30s", Span::TIMEOUT);
+    let body_timeout = t.duration("body_timeout", "30s", Span::TIMEOUT);
+    let idle_timeout = t.duration("idle_timeout", "60s", Span::TIMEOUT);
+    let idle_connections_max = t.count("idle_connections_max", 64, (1, 65_536));
+    t.finish();
+    let upstream = UpstreamConfig {
+        authority: authority?,
+        connect_timeout: connect_timeout?,
+        response_timeout: response_timeout?,
+        body_timeout: body_timeout?,
+        idle_timeout: idle_timeout?,
+        idle_connections_max: idle_connections_max?,
+    };
+    Ok((name?, upstream))
+}
+
+fn read_origin(root: &mut Section<'_, '_>) -> Result<Rules, Noted> {
     let mut t = root.table("origin");
     let www_alias = t.boolean("www_alias", true);
     let ignore_scheme =
         t.text("scheme", "strict", |text| one_of(text, &[("strict", false), ("ignore", true)]));
     t.finish();
-    Some(Rules { www_alias: www_alias?, ignore_scheme: ignore_scheme? })
+    Ok(Rules { www_alias: www_alias?, ignore_scheme: ignore_scheme? })
 }
 
-fn read_widget(root: &mut Section<'_, '_>) -> Option<(WidgetPolicy, Duration)> {
+fn read_widget(root: &mut Section<'_, '_>) -> Result<(WidgetPolicy, Duration), Noted> {
     let mut t = root.table("widget");
     let lifetime = t.duration("lifetime", "24h", Span::LIFETIME);
     let lifetime_max = t.duration("lifetime_max", "24h", Span::LIFETIME);
-    if let (Some(lifetime), Some(max)) = (lifetime, lifetime_max)
+    if let (Ok(lifetime), Ok(max)) = (lifetime, lifetime_max)
         && lifetime > max
     {
         let (lifetime, max) = (value::show_duration(lifetime), value::show_duration(max));
@@ -253,7 +260,7 @@ fn read_widget(root: &mut Section<'_, '_>) -> Option<(WidgetPolicy, Duration)> {
     }
     let default = ["search", "suggestions", "compare", "analytics"];
     let scopes = t.list("scopes", &default, value::parse_scope);
-    if let Some(scopes) = &scopes {
+    if let Ok(scopes) = &scopes {
         let bytes = scopes.iter().map(|s| s.len() + 1).sum::<usize>().saturating_sub(1);
         if bytes > SCOPES_BYTES_MAX {
             t.error(
@@ -276,32 +283,32 @@ fn read_widget(root: &mut Section<'_, '_>) -> Option<(WidgetPolicy, Duration)> {
         scopes: scopes?,
         allow_loopback_origins: allow_loopback_origins?,
     };
-    Some((policy, rotation?))
+    Ok((policy, rotation?))
 }
 
-fn read_failed_attempts(root: &mut Section<'_, '_>) -> Option<AttemptPolicy> {
+fn read_failed_attempts(root: &mut Section<'_, '_>) -> Result<AttemptPolicy, Noted> {
     let mut t = root.table("failed_attempts");
-    let limit = t.integer("limit", 20, (1, Quota::LIMIT_MAX.into()));
+    let limit = t.integer("limit", 20, (1, Quota::LIMIT_MAX));
     let window = t.duration("window", "1m", policies::WINDOW);
+    let quota = policies::quota(&mut t, limit, window, limit);
     t.finish();
-    let quota = Quota::new(u32::try_from(limit?).ok()?, window?)?;
-    Some(AttemptPolicy { quota })
+    Ok(AttemptPolicy { quota: quota? })
 }
 
-fn read_log(root: &mut Section<'_, '_>) -> Option<LogConfig> {
+fn read_log(root: &mut Section<'_, '_>) -> Result<LogConfig, Noted> {
     let mut t = root.table("log");
     let level = t.text("level", "info", value::parse_log_level);
     let format = t.text("format", "text", |text| {
         one_of(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
     });
     t.finish();
-    Some(LogConfig { level: level?, format: format? })
+    Ok(LogConfig { level: level?, format: format? })
 }
 
 /// The value that `text` names among `choices`.
-pub(super) fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+pub(super) fn one_of<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     let found = choices.iter().find(|(name, _)| *name == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
+    found.map(|(_, value)| value.clone()).ok_or_else(|| {
         let names: Vec<String> = choices.iter().map(|(name, _)| quote(name)).collect();
         format!("{} is none of {}", quote(text), names.join(", "))
     })
@@ -342,8 +349,4 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 fn beside(database: &Path, name: &str) -> PathBuf {
     database.with_file_name(name)
-}
-
-fn count(number: u64) -> Option<NonZeroUsize> {
-    NonZeroUsize::new(usize::try_from(number).ok()?)
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use figment::value::{Num, Value};
+use figment::value::Value;
 use http::Uri;
 use http::uri::Authority;
 
@@ -38,7 +38,10 @@ pub(super) fn render(value: &Value) -> String {
         Value::String(_, text) => format!("\"{}\"", escape(text)),
         Value::Char(_, c) => format!("\"{}\"", escape(&c.to_string())),
         Value::Bool(_, yes) => yes.to_string(),
-        Value::Num(_, number) => render_number(*number),
+        Value::Num(_, number) => match integer(value) {
+            Some(integer) => integer.to_string(),
+            None => format!("{:?}", number.to_f64().unwrap_or_default()),
+        },
         Value::Empty(..) => "\"\"".into(),
         Value::Array(_, items) => {
             let items: Vec<String> = items.iter().map(render).collect();
@@ -64,13 +67,10 @@ pub(super) fn render_key(key: &str) -> String {
     }
 }
 
-fn render_number(number: Num) -> String {
-    match (number.to_i128(), number.to_u128(), number.to_f64()) {
-        (Some(integer), _, _) => integer.to_string(),
-        (None, Some(integer), _) => integer.to_string(),
-        (None, None, Some(float)) => format!("{float:?}"),
-        (None, None, None) => "0".into(),
-    }
+/// `value` as an integer, if it is one.
+pub(super) fn integer(value: &Value) -> Option<i128> {
+    let unsigned = || value.to_u128().and_then(|n| i128::try_from(n).ok());
+    value.to_i128().or_else(unsigned)
 }
 
 fn escape(text: &str) -> String {
@@ -82,15 +82,24 @@ fn escape(text: &str) -> String {
             '\n' => escaped.push_str("\\n"),
             '\t' => escaped.push_str("\\t"),
             '\r' => escaped.push_str("\\r"),
-            c if c.is_control() => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if c.is_control() => escaped.extend(unicode_escape(c)),
             c => escaped.push(c),
         }
     }
     escaped
 }
 
-/// A whole number of `ms`, `s`, `m`, `h` or `d`, as in `"250ms"`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+/// `\u` and four digits; no control character has more.
+fn unicode_escape(c: char) -> impl Iterator<Item = char> {
+    let digit = move |shift: u32| char::from_digit(u32::from(c) >> shift & 0xf, 16);
+    let digits = [12, 8, 4, 0].into_iter().filter_map(digit);
+    ['\\', 'u'].into_iter().chain(digits)
+}
+
+/// A whole number of `ms`, `s`, `m`, `h` or `d`, as in `250ms`; `None` if it is anything else, or
+/// too long to count in milliseconds.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_number(text)?;
     let unit_ms = match unit {
         "ms" => 1,
@@ -107,7 +116,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 pub(super) fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    match units.iter().find(|(unit, _)| ms > 0 && ms % unit == 0) {
+    match units.iter().find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", ms / unit),
         None if ms == 0 => "0s".into(),
         None => format!("{ms}ms"),
@@ -130,7 +139,7 @@ pub(super) fn parse_bytes(text: &str) -> Option<u64> {
 /// `bytes` in the largest unit that is exact.
 pub(super) fn show_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(unit, _)| bytes > 0 && bytes % unit == 0) {
+    match units.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }
@@ -229,9 +238,9 @@ pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
     let target = |t: &str| {
         !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b))
     };
-    let sound = |directive: &str| match directive.trim().split_once('=') {
+    let sound = |directive: &str| match directive.split_once('=') {
         Some((module, level)) => target(module) && LEVELS.contains(&level),
-        None => LEVELS.contains(&directive.trim()),
+        None => LEVELS.contains(&directive),
     };
     if text.split(',').all(sound) {
         Ok(text.to_owned())

@@ -109,7 +109,7 @@ pub enum RefreshError {
     #[error("too many requests wait for this issuer's key set already; try again later")]
     Busy,
     /// The whole refresh took too long.
-    #[error("no key set within {} s; is the provider reachable and fast enough?", .after.as_secs_f32())]
+    #[error("no key set within {} s; is the provider reachable?", .after.as_secs_f32())]
     Timeout {
         /// The bound.
         after: Duration,
@@ -476,3 +476,6 @@ fn next_delay(failures: u32, interval: Duration) -> Duration {
         .min(RETRY_MAX)
         .min(interval)
 }
+
+#[cfg(test)]
+mod tests;

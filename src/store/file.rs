@@ -254,3 +254,261 @@ fn write_whole(
     // Without this the name may be gone after a power failure, though the content is there.
     File::open(directory)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use redb::TableHandle as _;
+
+    use super::super::schema::{CURRENT, Step, Table};
+    use super::super::testing::{self, key, made, master_key, shop, token};
+    use super::super::{Store, StoreOptions};
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::id::ShopId;
+    use crate::secret::SystemEntropy;
+
+    struct Place {
+        _directory: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    impl Place {
+        fn empty() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("latchkey.redb");
+            Self { _directory: directory, path }
+        }
+
+        /// A database with something in it.
+        fn filled() -> (Self, testing::Dump) {
+            let place = Self::empty();
+            let store = place.open().unwrap();
+            let filled: Result<(), StoreError> = store.write(|tx| {
+                tx.put_shop(&shop("one"))?;
+                (0..200).try_for_each(|n| tx.put_key(&key(n, "one")))?;
+                (0..50).try_for_each(|n| tx.put_token(&token(n, "one", 9)))?;
+                tx.put_idempotency(&[5; 32], &made(6))
+            });
+            filled.unwrap();
+            let dump = testing::dump(&store);
+            (place, dump)
+        }
+
+        fn open(&self) -> Result<Store, StoreError> {
+            testing::open_file(&self.path, master_key(1))
+        }
+
+        /// Opens it as a build whose schema is `schema` would.
+        fn open_as(&self, schema: Schema) -> Result<Store, StoreError> {
+            let options = StoreOptions::new(&self.path, master_key(1));
+            let files = Files::new(&options, schema);
+            let clock = Arc::new(ManualClock::default());
+            Store::open_files(options, files, clock, Arc::new(SystemEntropy::new()))
+        }
+
+        /// Changes the file behind the store's back.
+        fn tamper(&self, change: impl FnOnce(&redb::WriteTransaction)) {
+            let database = Database::open(&self.path).unwrap();
+            let tx = database.begin_write().unwrap();
+            change(&tx);
+            tx.commit().unwrap();
+        }
+
+        fn set_schema(&self, version: u32) {
+            self.tamper(|tx| {
+                let mut meta = tx.open_table(META).unwrap();
+                meta.insert(META_SCHEMA, version.to_be_bytes().as_slice()).unwrap();
+            });
+        }
+
+        /// Makes of a current database one of schema 0.
+        fn make_schema_0(&self) {
+            let derived = [
+                schema::KEYS_BY_SHOP,
+                schema::TOKENS_BY_SHOP,
+                schema::TOKENS_BY_EXPIRY,
+                schema::IDEMPOTENCY_BY_AGE,
+            ];
+            self.tamper(|tx| {
+                assert!(derived.iter().all(|table| tx.delete_table(*table).unwrap()));
+            });
+            self.set_schema(0);
+        }
+
+        fn backup(&self, version: u32) -> PathBuf {
+            PathBuf::from(format!("{}.v{version}.bak", self.path.display()))
+        }
+
+        fn write(&self, bytes: &[u8]) {
+            fs::write(&self.path, bytes).unwrap();
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+
+        fn refused(&self) -> StoreError {
+            let before = fs::read(&self.path).unwrap();
+            let error = self.open().err().unwrap();
+            let text = error.to_string();
+            assert!(text.contains(&*self.path.to_string_lossy()), "{text}");
+            assert_eq!(fs::read(&self.path).unwrap(), before, "{text}");
+            error
+        }
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused_and_left_alone() {
+        let place = Place::empty();
+        let zeroes = vec![0; 100_000];
+        let files: [&[u8]; 4] = [b"", b"SQLite format 3\0", b"x", &zeroes];
+        for bytes in files {
+            place.write(bytes);
+            let error = place.refused();
+            assert!(matches!(error, StoreError::NotADatabase { .. }), "{error}");
+        }
+        fs::remove_file(&place.path).unwrap();
+        fs::create_dir(&place.path).unwrap();
+        assert!(place.open().is_err());
+    }
+
+    #[test]
+    fn a_redb_file_of_another_program_is_refused() {
+        let place = Place::empty();
+        place.write(b"");
+        let database = Database::create(&place.path).unwrap();
+        let tx = database.begin_write().unwrap();
+        drop(tx.open_table(Table::new("theirs")).unwrap());
+        tx.commit().unwrap();
+        drop(database);
+        let error = place.open().err().unwrap();
+        assert!(matches!(error, StoreError::NotADatabase { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_never_a_panic_or_other_content() {
+        let (place, dump) = Place::filled();
+        let whole = fs::read(&place.path).unwrap();
+        let step = whole.len() / 61;
+        let mut refused = 0;
+        for at in (0..whole.len()).step_by(step).chain(0..320) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            place.write(&bytes);
+            match place.open() {
+                Ok(store) => assert!(testing::dump(&store) == dump, "byte {at}"),
+                Err(StoreError::Corrupted { .. } | StoreError::NotADatabase { .. }) => refused += 1,
+                Err(other) => panic!("byte {at}: {other}"),
+            }
+        }
+        assert!(refused > 10, "{refused}");
+    }
+
+    #[test]
+    fn another_master_key_is_refused() {
+        let (place, dump) = Place::filled();
+        let error = testing::open_file(&place.path, master_key(2)).err().unwrap();
+        assert_eq!(error, StoreError::WrongMasterKey { path: place.path.clone() });
+        assert!(testing::dump(&place.open().unwrap()) == dump);
+        place.tamper(|tx| {
+            tx.open_table(META).unwrap().remove(META_CHECK).unwrap();
+        });
+        assert!(matches!(place.open(), Err(StoreError::WrongMasterKey { .. })));
+    }
+
+    #[test]
+    fn a_file_that_lets_others_in_is_refused() {
+        let (place, _) = Place::filled();
+        for (mode, refused) in
+            [(0o604, true), (0o620, true), (0o666, true), (0o640, false), (0o600, false)]
+        {
+            fs::set_permissions(&place.path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = place.open().err();
+            let path = place.path.clone();
+            assert_eq!(error, refused.then_some(StoreError::Mode { path, mode }), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let (place, _) = Place::filled();
+        place.set_schema(CURRENT.version + 1);
+        let error = place.open().err().unwrap();
+        let path = place.path.clone();
+        let known = CURRENT.version;
+        assert_eq!(error, StoreError::SchemaNewer { path, found: known + 1, known });
+    }
+
+    #[test]
+    fn schema_0_is_migrated_after_a_copy() {
+        let (place, dump) = Place::filled();
+        place.make_schema_0();
+        let old = fs::read(&place.path).unwrap();
+        let store = place.open().unwrap();
+        assert!(testing::dump(&store) == dump);
+        let one = ShopId::parse("one").unwrap();
+        assert_eq!(store.read(|tx| tx.keys_of_shop(&one, None, 999)).unwrap().len(), 200);
+        drop(store);
+        let backup = place.backup(0);
+        assert_eq!(backup.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        // The copy is a database of its own, and can take the place of the migrated one.
+        assert_eq!(fs::read(&backup).unwrap().len(), old.len());
+        fs::copy(&backup, &place.path).unwrap();
+        assert!(testing::dump(&place.open().unwrap()) == dump);
+        assert!(testing::dump(&place.open().unwrap()) == dump);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_older_database() {
+        const HALF: Schema = Schema {
+            version: 3,
+            steps: &[
+                Step { from: 1, run: |tx, path| schema::open(tx, schema::SHOPS, path).map(drop) },
+                Step {
+                    from: 2,
+                    run: |tx, path| {
+                        assert!(tx.delete_table(schema::SHOPS).unwrap());
+                        Err(StoreError::Closed { path: path.to_path_buf() })
+                    },
+                },
+            ],
+        };
+        let (place, dump) = Place::filled();
+        let error = place.open_as(HALF).err().unwrap();
+        assert!(matches!(error, StoreError::Migration { from: 1, .. }), "{error}");
+        assert!(place.backup(1).exists());
+        assert!(testing::dump(&place.open().unwrap()) == dump);
+        let error = place.open_as(Schema { version: 2, steps: &[] }).err().unwrap();
+        assert!(matches!(error, StoreError::Migration { from: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn every_older_version_has_its_step_and_every_table_its_name() {
+        let from: Vec<u32> = CURRENT.steps.iter().map(|step| step.from).collect();
+        assert_eq!(from, (0..CURRENT.version).collect::<Vec<_>>());
+        for table in schema::TABLES {
+            assert_eq!(schema::name(table), table.name());
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error() {
+        let place = Place::empty();
+        place.write(b"a file");
+        let below = place.path.join("latchkey.redb");
+        let error = testing::open_file(&below, master_key(1)).err().unwrap();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    }
+
+    #[test]
+    fn all_who_start_at_once_share_one_database_and_one_of_them_runs() {
+        let place = Place::empty();
+        let opened = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(|| place.open())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(opened.iter().filter(|store| store.is_ok()).count(), 1);
+        for error in opened.iter().filter_map(|store| store.as_ref().err()) {
+            assert_eq!(*error, StoreError::Locked { path: place.path.clone() });
+        }
+    }
+}

@@ -153,3 +153,108 @@ fn create(path: &Path, entropy: &dyn Entropy) -> Result<(MasterKey, Created), Ma
 fn io_error(path: &Path, action: &'static str, error: &io::Error) -> MasterKeyError {
     MasterKeyError::Io { path: path.to_path_buf(), action, detail: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::secret::{EntropyError, Purpose, SystemEntropy};
+
+    fn same(a: &MasterKey, b: &MasterKey) -> bool {
+        a.derive(Purpose::Check).expose() == b.derive(Purpose::Check).expose()
+    }
+
+    fn write(path: &Path, text: &[u8], mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn made_once_privately_and_then_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made/master.key");
+        let entropy = SystemEntropy::new();
+        let (key, created) = load_or_create(&path, true, &entropy).unwrap();
+        assert_eq!(created, Created::Yes);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        let (again, created) = load_or_create(&path, true, &entropy).unwrap();
+        assert_eq!(created, Created::No);
+        assert!(same(&key, &again) && same(&key, &load(&path).unwrap()));
+    }
+
+    #[test]
+    fn never_made_where_a_database_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        let error = load_or_create(&path, false, &SystemEntropy::new()).unwrap_err();
+        assert_eq!(error, MasterKeyError::MissingForExistingStore { path: path.clone() });
+        assert_eq!(load(&path).unwrap_err(), MasterKeyError::Missing { path: path.clone() });
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn refused_when_others_are_let_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        let (key, _) = load_or_create(&path, true, &SystemEntropy::new()).unwrap();
+        let text = fs::read(&path).unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o601, 0o666, 0o610] {
+            write(&path, &text, mode);
+            let error = load_or_create(&path, true, &SystemEntropy::new()).unwrap_err();
+            assert_eq!(error, MasterKeyError::Mode { path: path.clone(), mode });
+            assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())));
+        }
+        for mode in [0o600, 0o400] {
+            write(&path, &text, mode);
+            assert!(same(&load(&path).unwrap(), &key), "{mode:o}");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    #[test]
+    fn refused_when_it_is_something_else_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        let long = [b'A'; 10_000];
+        let files: [&[u8]; 6] = [b"", b"\n", b"hunter2-hunter2", &[b'A'; 44], &long, &[0xff; 43]];
+        for text in files {
+            write(&path, text, 0o600);
+            let error = load_or_create(&path, true, &SystemEntropy::new()).unwrap_err();
+            assert_eq!(error, MasterKeyError::Malformed { path: path.clone() });
+            assert!(!error.to_string().contains("hunter2"));
+            assert_eq!(fs::read(&path).unwrap(), text);
+        }
+        let error = load(directory.path()).unwrap_err();
+        assert_eq!(error, MasterKeyError::Malformed { path: directory.path().to_path_buf() });
+    }
+
+    #[test]
+    fn no_file_without_random_numbers() {
+        struct Dry;
+        impl Entropy for Dry {
+            fn fill(&self, _: &mut [u8]) -> Result<(), EntropyError> {
+                Err(EntropyError)
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        let error = load_or_create(&path, true, &Dry).unwrap_err();
+        assert_eq!(error, MasterKeyError::Entropy { path: path.clone() });
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn all_who_start_at_once_get_one_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        let keys = std::thread::scope(|scope| {
+            let start = || load_or_create(&path, true, &SystemEntropy::new()).unwrap();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(keys.iter().filter(|(_, created)| *created == Created::Yes).count(), 1);
+        assert!(keys.iter().all(|(key, _)| same(key, &keys[0].0)));
+    }
+}

@@ -207,7 +207,11 @@ impl ReadTx {
         opened.map_err(|error| self.context.failed("read", error))
     }
 
-    fn record<R: Record>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
+    pub(super) fn record<R: Record>(
+        &self,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<R>, StoreError> {
         let opened = self.open(table)?;
         let found = opened.get(key);
         let found = found.map_err(|error| self.context.failed("read", error))?;

@@ -364,3 +364,84 @@ mod digest_text {
         Ok(Digest::from_bytes(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::super::testing;
+    use super::*;
+
+    fn round_trip<R: Record + Debug>(record: &R) {
+        let bytes = record.encode().unwrap();
+        let again = R::decode(&bytes).unwrap();
+        assert_eq!(format!("{again:?}"), format!("{record:?}"));
+        assert_eq!(again.encode().unwrap(), bytes);
+    }
+
+    #[test]
+    fn records_round_trip_to_the_millisecond() {
+        round_trip(&testing::shop("one"));
+        round_trip(&testing::key(u64::MAX, "one"));
+        round_trip(&testing::token(u128::MAX, "one", 5));
+        round_trip(&testing::admin_token(7));
+        round_trip(&testing::key_set("main"));
+        round_trip(&testing::made(u64::MAX));
+        let key = testing::key(200, "one");
+        assert_eq!(KeyRecord::decode(&key.encode().unwrap()).unwrap(), key);
+    }
+
+    /// What an earlier build stored, byte by byte: this text may never change.
+    #[test]
+    fn records_of_encoding_1_are_read() {
+        let shop = concat!(
+            "\u{1}",
+            r#"{"id":"one","name":"One","url":"https://one.example","widget_origins":[],"#,
+            r#""enabled":true,"tokens_valid_from":1,"limits":[{"policy":"p","limit":2,"#,
+            r#""window_s":60,"burst":null}],"created_at":3,"updated_at":4,"revision":5}"#
+        );
+        let shop = ShopRecord::decode(shop.as_bytes()).unwrap();
+        assert_eq!((shop.limits[0].limit, shop.revision), (2, 5));
+        let key = concat!(
+            "\u{1}",
+            r#"{"id":"key_00000000000000ab","shop":"one","name":"n","#,
+            r#""digest":"AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM","start":"sk_3f9a","#,
+            r#""created_at":5,"expires_at":6,"grace_until":null,"replaced_by":null,"#,
+            r#""networks":["10.0.0.0/8"],"limits":[],"last_used_at":null,"revision":1}"#
+        );
+        let key = KeyRecord::decode(key.as_bytes()).unwrap();
+        assert_eq!(key.digest, Digest::from_bytes([3; 32]));
+        assert_eq!(key.expires_at, Some(Timestamp::from_unix_ms(6)));
+    }
+
+    #[test]
+    fn other_bytes_are_refused_and_not_repeated() {
+        let mut future = testing::shop("one").encode().unwrap();
+        future[0] = 2;
+        assert_eq!(ShopRecord::decode(&future), Err(DecodeError::Version(2)));
+        assert_eq!(ShopRecord::decode(b""), Err(DecodeError::Empty));
+        let digest = testing::key(1, "one").encode().unwrap();
+        for len in 1..digest.len() {
+            let error = KeyRecord::decode(&digest[..len]).unwrap_err();
+            assert!(matches!(error, DecodeError::Malformed { .. }), "{error}");
+        }
+        let text = String::from_utf8(digest).unwrap();
+        let whole = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
+        assert!(text.contains(whole));
+        let bytes = text.replace(whole, "c2VjcmV0").into_bytes();
+        let error = KeyRecord::decode(&bytes).unwrap_err().to_string();
+        assert!(!error.contains("c2VjcmV0"), "{error}");
+    }
+
+    #[test]
+    fn roles_are_ordered_and_spelt_one_way() {
+        assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Owner);
+        for role in Role::ALL {
+            assert_eq!(Role::parse(role.as_str()), Ok(role));
+            assert_eq!(serde_json::to_string(&role).unwrap(), format!("\"{role}\""));
+        }
+        for bad in ["", "Owner", "admin", "owner "] {
+            assert_eq!(bad.parse::<Role>(), Err(RoleError), "{bad:?}");
+        }
+    }
+}

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use redb::StorageBackend;
 
@@ -204,11 +204,15 @@ impl Pending {
 impl Disk {
     /// A disk that holds a new, empty database of master key 1.
     pub(super) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("latchkey.redb");
-        drop(open_file(&path, master_key(1)).unwrap());
-        let bytes = std::fs::read(&path).unwrap();
-        Self::holding(bytes, directory)
+        // Made once: on a real disk that takes longer than most tests.
+        static EMPTY: OnceLock<Vec<u8>> = OnceLock::new();
+        let bytes = EMPTY.get_or_init(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("latchkey.redb");
+            drop(open_file(&path, master_key(1)).unwrap());
+            std::fs::read(&path).unwrap()
+        });
+        Self::holding(bytes.clone(), tempfile::tempdir().unwrap())
     }
 
     fn holding(bytes: Vec<u8>, directory: tempfile::TempDir) -> Self {
@@ -318,8 +322,8 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.operate()?;
-        state.synced = state.written.clone();
-        state.pending.clear();
+        let state = &mut *state;
+        state.pending.drain(..).for_each(|change| change.apply(&mut state.synced));
         Ok(())
     }
 

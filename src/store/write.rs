@@ -115,6 +115,20 @@ impl WriteTx {
         Self { read: ReadTx { context, source }, undo: Undo::default() }
     }
 
+    /// How many changes there have been.
+    pub(super) fn changes(&self) -> usize {
+        self.undo.0.len()
+    }
+
+    /// Takes back every change after the first `keep`.
+    pub(super) fn take_back(&mut self, keep: usize) -> Result<(), StoreError> {
+        let undo = Undo(self.undo.0.split_off(keep));
+        match &self.read.source {
+            Source::Write(tx) => undo.apply(tx, &self.read.context),
+            Source::Read(_) => Ok(()),
+        }
+    }
+
     /// Numbers the transaction for its commit; `None`, and aborted, if it changed nothing.
     pub(super) fn prepare_commit(self) -> Result<Option<Ready>, StoreError> {
         let Self { read, undo } = self;
@@ -326,7 +340,149 @@ impl WriteTx {
         let before = before.map_err(|error| context.failed("written", error))?;
         let before = before.map(|bytes| bytes.value().to_vec());
         let existed = before.is_some();
-        self.undo.0.push(Before { table, key: key.to_vec(), value: before });
+        if existed || value.is_some() {
+            self.undo.0.push(Before { table, key: key.to_vec(), value: before });
+        }
         Ok(existed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Bench, KEY, key, made, shop, signing_key, token};
+    use super::*;
+
+    fn seconds(s: u64) -> Timestamp {
+        Timestamp::from_unix_s(s)
+    }
+
+    #[test]
+    fn every_record_is_read_as_written_also_within_its_transaction() {
+        let bench = Bench::in_memory();
+        let look = |tx: &ReadTx| {
+            let one = ShopId::parse("one").unwrap();
+            assert_eq!(tx.shop(&one)?, Some(shop("one")));
+            assert_eq!(tx.shops(None, 9)?.len(), 2);
+            assert_eq!(tx.shops(Some(&one), 9)?, [shop("two")]);
+            assert_eq!(tx.key(KeyId(1))?, Some(key(1, "one")));
+            assert_eq!(tx.keys_of_shop(&one, None, 9)?, [key(1, "one")]);
+            assert_eq!(tx.token(TokenId(2))?, Some(token(2, "one", 5)));
+            assert_eq!(tx.tokens_of_shop(&one, Some(TokenId(2)), 9)?, []);
+            assert_eq!(tx.admin_token(AdminTokenId(3))?, Some(testing::admin_token(3)));
+            assert_eq!(tx.admin_tokens(None, 9)?, [testing::admin_token(3)]);
+            assert_eq!(tx.admin_tokens(Some(AdminTokenId(3)), 9)?, []);
+            assert_eq!(tx.key_sets()?, [testing::key_set("main")]);
+            assert_eq!(tx.idempotency(&[5; 32])?, Some(made(6)));
+            let keys = tx.signing_keys()?;
+            assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [1, 256]);
+            assert!(keys.iter().all(|key| key.key.expose() == KEY));
+            let mut shops = Vec::new();
+            tx.for_each_shop(|shop| shops.push(shop.id.to_string()))?;
+            assert_eq!(shops, ["one", "two"]);
+            Ok(())
+        };
+        let written: Result<(), StoreError> = bench.store.write(|tx| {
+            tx.put_shop(&shop("two"))?;
+            tx.put_shop(&shop("one"))?;
+            tx.put_key(&key(1, "one"))?;
+            tx.put_token(&token(2, "one", 5))?;
+            tx.put_admin_token(&testing::admin_token(3))?;
+            tx.put_key_set(&testing::key_set("main"))?;
+            tx.put_idempotency(&[5; 32], &made(6))?;
+            tx.put_signing_key(&signing_key(256))?;
+            tx.put_signing_key(&signing_key(1))?;
+            look(tx)
+        });
+        written.unwrap();
+        let bench = bench.reopen();
+        bench.store.read(look).unwrap();
+        let deleted = bench.store.write(|tx| {
+            let all = tx.delete_admin_token(AdminTokenId(3))? && tx.delete_signing_key(256)?;
+            let none = tx.delete_admin_token(AdminTokenId(3))? || tx.delete_signing_key(256)?;
+            Ok::<_, StoreError>((all, none))
+        });
+        assert_eq!(deleted, Ok((true, false)));
+    }
+
+    #[test]
+    fn a_sealed_key_opens_only_in_its_place() {
+        let bench = Bench::in_memory();
+        bench.store.write(|tx| tx.put_signing_key(&signing_key(1))).unwrap();
+        let sealed = testing::dump(&bench.store);
+        assert!(!sealed.values().any(|bytes| bytes.windows(32).any(|part| part == KEY)));
+        // The record of key 1, said to be key 2.
+        let moved: Result<(), StoreError> = bench.store.write(|tx| {
+            let table = schema::SIGNING_KEYS;
+            let mut stored: SealedSigningKey = tx.record(table, &1_u32.to_be_bytes())?.unwrap();
+            stored.id = 2;
+            tx.put(table, &2_u32.to_be_bytes(), &stored)
+        });
+        moved.unwrap();
+        let error = bench.store.read(ReadTx::signing_keys).unwrap_err();
+        assert!(matches!(error, StoreError::Record { table: "signing_keys", .. }), "{error}");
+    }
+
+    #[test]
+    fn last_used_only_moves_forward_and_touches_nothing_else() {
+        let bench = Bench::in_memory();
+        let store = &bench.store;
+        store.write(|tx| tx.put_shop(&shop("one"))).unwrap();
+        store.write(|tx| tx.put_key(&key(1, "one"))).unwrap();
+        for (at, want) in [(5, 5), (4, 5), (5, 5), (9, 9)] {
+            let used = [(KeyId(1), seconds(at)), (KeyId(404), seconds(at))];
+            store.write(|tx| tx.touch_keys(&used)).unwrap();
+            let found = store.read(|tx| tx.key(KeyId(1))).unwrap().unwrap();
+            let want = KeyRecord { last_used_at: Some(seconds(want)), ..key(1, "one") };
+            assert_eq!(found, want);
+        }
+        assert_eq!(store.read(|tx| tx.key(KeyId(404))), Ok(None));
+    }
+
+    #[test]
+    fn pruning_is_bounded_and_takes_the_oldest_first() {
+        let bench = Bench::in_memory();
+        let store = &bench.store;
+        let filled: Result<(), StoreError> = store.write(|tx| {
+            tx.put_shop(&shop("one"))?;
+            for n in 0..PRUNE_MAX as u64 + 10 {
+                tx.put_token(&token(u128::from(n), "one", 10_000 - n))?;
+            }
+            // Written again with a later expiry: the earlier one no longer counts.
+            tx.put_token(&token(0, "one", 1))?;
+            tx.put_token(&token(0, "one", 20_000))
+        });
+        filled.unwrap();
+        let prune = |now| store.write(|tx| tx.prune_tokens(seconds(now))).unwrap();
+        assert_eq!(prune(10_000 - PRUNE_MAX as u64 - 10), 0);
+        assert_eq!(prune(15_000), PRUNE_MAX);
+        assert!(store.read(|tx| tx.token(TokenId(1))).unwrap().is_some());
+        assert_eq!(prune(15_000), 9);
+        assert_eq!(prune(19_999), 0);
+        assert_eq!(prune(20_000), 1);
+
+        let digest = |n: u8| [n; 32];
+        for n in 0..10 {
+            let at = u64::from(n) * 1_000;
+            store.write(|tx| tx.put_idempotency(&digest(n), &made(at))).unwrap();
+        }
+        let prune = |before| store.write(|tx| tx.prune_idempotency(seconds(before))).unwrap();
+        assert_eq!((prune(0), prune(3), prune(3)), (0, 3, 0));
+        let left = |n| store.read(|tx| tx.idempotency(&digest(n))).unwrap().is_some();
+        assert_eq!((left(2), left(3)), (false, true));
+    }
+
+    #[test]
+    fn a_key_that_moves_leaves_its_old_shop() {
+        let bench = Bench::in_memory();
+        let moved: Result<(), StoreError> = bench.store.write(|tx| {
+            tx.put_shop(&shop("one"))?;
+            tx.put_shop(&shop("two"))?;
+            tx.put_key(&key(1, "one"))?;
+            tx.put_key(&key(1, "two"))?;
+            assert!(tx.delete_shop(&ShopId::parse("one").unwrap())?);
+            assert_eq!(tx.key(KeyId(1))?, Some(key(1, "two")));
+            Ok(())
+        });
+        moved.unwrap();
     }
 }

@@ -441,3 +441,195 @@ fn fingerprint(kind: KeyKind, [first, second]: &[Vec<u8>; 2]) -> KeyFingerprint 
     };
     super::sha256(canonical.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const AT: Timestamp = Timestamp::from_unix_s(1);
+
+    /// A coordinate of the right length; nothing here asks whether the point is on the curve.
+    fn coordinate(bytes: usize) -> String {
+        URL_SAFE_NO_PAD.encode(vec![7; bytes])
+    }
+
+    fn modulus(bits: usize) -> String {
+        let mut bytes = vec![0xab; bits.div_ceil(8)];
+        bytes[0] = if bits.is_multiple_of(8) { 0x80 } else { 1 << (bits % 8 - 1) };
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// `base` with `changes` applied; null removes.
+    fn with(base: &Value, changes: &Value) -> Value {
+        let mut jwk = base.clone();
+        for (name, value) in changes.as_object().unwrap() {
+            if value.is_null() {
+                jwk.as_object_mut().unwrap().remove(name);
+            } else {
+                jwk[name] = value.clone();
+            }
+        }
+        jwk
+    }
+
+    fn parse_one(jwk: &Value) -> Result<VerifyingKey, SkipReason> {
+        let set = KeySet::parse(&json!({ "keys": [jwk] }).to_string(), AT).unwrap();
+        match (set.keys(), set.skipped()) {
+            ([key], []) => Ok(key.clone()),
+            ([], [skipped]) => Err(skipped.reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rsa_jwk() -> Value {
+        json!({"kty": "RSA", "kid": "r", "n": modulus(2048), "e": "AQAB"})
+    }
+
+    fn ec_jwk() -> Value {
+        json!({"kty": "EC", "crv": "P-256", "kid": "c", "x": coordinate(32), "y": coordinate(32)})
+    }
+
+    fn ed_jwk() -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": "d", "x": coordinate(32)})
+    }
+
+    #[test]
+    fn usable_keys() {
+        use JwtAlgorithm::{ES256, ES384, EdDSA, HS256, PS512, RS256};
+        let p384 = json!({"crv": "P-384", "x": coordinate(48), "y": coordinate(48)});
+        let rows: [(Value, &[JwtAlgorithm]); 12] = [
+            (rsa_jwk(), &[RS256, PS512]),
+            (with(&rsa_jwk(), &json!({"alg": "RS256", "use": "sig"})), &[RS256]),
+            (with(&rsa_jwk(), &json!({"alg": "PS512", "kid": null})), &[PS512]),
+            (with(&rsa_jwk(), &json!({"n": modulus(8192), "e": "Aw"})), &[RS256, PS512]),
+            (with(&rsa_jwk(), &json!({"n": modulus(2049)})), &[RS256, PS512]),
+            (with(&rsa_jwk(), &json!({"key_ops": ["verify"], "x5c": ["?"]})), &[RS256, PS512]),
+            (ec_jwk(), &[ES256]),
+            (with(&ec_jwk(), &json!({"alg": "ES256"})), &[ES256]),
+            (with(&ec_jwk(), &p384), &[ES384]),
+            (ed_jwk(), &[EdDSA]),
+            (with(&ed_jwk(), &json!({"alg": "EdDSA"})), &[EdDSA]),
+            (with(&ed_jwk(), &json!({"alg": "Ed25519"})), &[EdDSA]),
+        ];
+        for (jwk, algorithms) in rows {
+            let key = parse_one(&jwk).unwrap_or_else(|e| panic!("{jwk}: {e}"));
+            assert_eq!(key.kid(), jwk["kid"].as_str());
+            for algorithm in [RS256, PS512, ES256, ES384, EdDSA, HS256] {
+                assert_eq!(key.fits(algorithm), algorithms.contains(&algorithm), "{jwk}");
+            }
+        }
+    }
+
+    #[test]
+    fn unusable_keys() {
+        use SkipReason as S;
+        let (rsa, ec, ed) = (rsa_jwk(), ec_jwk(), ed_jwk());
+        let rows = [
+            (json!(7), S::Malformed),
+            (json!({}), S::Malformed),
+            (with(&rsa, &json!({"kid": 7})), S::Malformed),
+            (with(&rsa, &json!({"use": ["sig"]})), S::Malformed),
+            (with(&rsa, &json!({"alg": 1})), S::Malformed),
+            (with(&rsa, &json!({"kty": "rsa"})), S::KeyType),
+            (with(&rsa, &json!({"kty": "AKP"})), S::KeyType),
+            (json!({"kty": "oct", "k": "c2VjcmV0"}), S::Private),
+            (with(&rsa, &json!({"d": "AQAB"})), S::Private),
+            (with(&ec, &json!({"d": "AQAB"})), S::Private),
+            (with(&ed, &json!({"d": "AQAB"})), S::Private),
+            (with(&rsa, &json!({"use": "enc"})), S::Usage),
+            (with(&rsa, &json!({"use": ""})), S::Usage),
+            (with(&rsa, &json!({"key_ops": ["encrypt"]})), S::Usage),
+            (with(&rsa, &json!({"key_ops": "verify"})), S::Usage),
+            (with(&rsa, &json!({"n": null})), S::Material),
+            (with(&rsa, &json!({"n": "a+b/"})), S::Material),
+            (with(&rsa, &json!({"e": "AQAB="})), S::Material),
+            (with(&rsa, &json!({"e": 65537})), S::Material),
+            (with(&rsa, &json!({"n": modulus(2047)})), S::RsaSize),
+            (with(&rsa, &json!({"n": modulus(1024)})), S::RsaSize),
+            (with(&rsa, &json!({"n": modulus(8200)})), S::RsaSize),
+            (with(&rsa, &json!({"n": ""})), S::RsaSize),
+            (with(&rsa, &json!({"e": "AQ"})), S::RsaSize),
+            (with(&rsa, &json!({"e": "AQAA"})), S::RsaSize),
+            (with(&rsa, &json!({"e": ""})), S::RsaSize),
+            (with(&rsa, &json!({"e": "AgAAAAE"})), S::RsaSize),
+            (with(&rsa, &json!({"e": "AQAAAAAAAAAB"})), S::RsaSize),
+            (with(&rsa, &json!({"alg": "RSA-OAEP"})), S::Algorithm),
+            (with(&rsa, &json!({"alg": "none"})), S::Algorithm),
+            (with(&rsa, &json!({"alg": "ES256"})), S::Algorithm),
+            (with(&rsa, &json!({"alg": "HS256"})), S::Algorithm),
+            (with(&ec, &json!({"alg": "ES384"})), S::Algorithm),
+            (with(&ec, &json!({"crv": "P-521"})), S::Curve),
+            (with(&ec, &json!({"crv": "secp256k1"})), S::Curve),
+            (with(&ec, &json!({"crv": null})), S::Curve),
+            (with(&ec, &json!({"crv": "P-384"})), S::Material),
+            (with(&ec, &json!({"y": null})), S::Material),
+            (with(&ec, &json!({"x": coordinate(31)})), S::Material),
+            (with(&ed, &json!({"crv": "Ed448"})), S::Curve),
+            (with(&ed, &json!({"crv": "X25519"})), S::Curve),
+            (with(&ed, &json!({"x": coordinate(33)})), S::Material),
+        ];
+        for (jwk, reason) in rows {
+            assert_eq!(parse_one(&jwk).err(), Some(reason), "{jwk}");
+        }
+    }
+
+    #[test]
+    fn an_odd_key_never_spoils_the_set() {
+        let second = with(&ed_jwk(), &json!({"kid": "c"}));
+        let json = json!({"keys": [null, rsa_jwk(), {"kty": "oct", "kid": "o"}, ec_jwk(), second]});
+        let set = KeySet::parse(&json.to_string(), AT).unwrap();
+        assert_eq!((set.len(), set.is_empty(), set.fetched_at()), (3, false, AT));
+        let skipped: Vec<_> = set.skipped().iter().map(|s| (s.index, s.kid.as_deref())).collect();
+        assert_eq!(skipped, [(0, None), (2, Some("o"))]);
+        assert!(set.has_kid("c") && !set.has_kid("o"));
+        assert_eq!(set.find(Some("c"), JwtAlgorithm::EdDSA).count(), 1);
+        assert_eq!(set.find(Some("c"), JwtAlgorithm::RS256).count(), 0);
+        assert_eq!(set.find(None, JwtAlgorithm::ES256).count(), 1);
+        for key in set.keys() {
+            assert!(set.contains(key.fingerprint()));
+        }
+        assert!(!set.contains(&[0; 32]));
+    }
+
+    #[test]
+    fn what_is_no_key_set() {
+        let many = json!({"keys": vec![json!({}); KeySet::KEYS_MAX + 1]}).to_string();
+        let long = format!("{{\"keys\":[]}}{}", " ".repeat(KeySet::BYTES_MAX));
+        let not_json = |line, column| KeySetError::NotJson { line, column };
+        for (text, error) in [
+            ("", not_json(1, 0)),
+            ("<html>", not_json(1, 1)),
+            ("{\"keys\":[]} x", not_json(1, 13)),
+            ("{}", KeySetError::NotAKeySet),
+            ("[]", KeySetError::NotAKeySet),
+            ("{\"keys\":{}}", KeySetError::NotAKeySet),
+            (&many, KeySetError::TooManyKeys),
+            (&long, KeySetError::TooLong),
+        ] {
+            assert_eq!(KeySet::parse(text, AT).err(), Some(error));
+        }
+        assert!(KeySet::parse("{\"keys\":[]}", AT).unwrap().is_empty());
+    }
+
+    /// The example of RFC 7638 §3.1.
+    #[test]
+    fn fingerprints_are_thumbprints() {
+        let n = concat!(
+            "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1",
+            "L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4",
+            "QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbO",
+            "pbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csF",
+            "Cur-kEgU8awapJzKnqDKgw",
+        );
+        let jwk = json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"});
+        let thumbprint = URL_SAFE_NO_PAD.encode(parse_one(&jwk).unwrap().fingerprint());
+        assert_eq!(thumbprint, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        // The same number, written with a sign byte.
+        let padded = [vec![0], URL_SAFE_NO_PAD.decode(n).unwrap()].concat();
+        let padded = with(&jwk, &json!({"n": URL_SAFE_NO_PAD.encode(padded)}));
+        let again = URL_SAFE_NO_PAD.encode(parse_one(&padded).unwrap().fingerprint());
+        assert_eq!(again, thumbprint);
+    }
+}

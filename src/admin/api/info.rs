@@ -1,0 +1,91 @@
+//! `/info` and `/signing-keys`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::auth::{AsOperator, AsViewer};
+use super::dto::{Info, Policy, SigningKey};
+use super::problem::{Problem, ProblemBody};
+use super::respond::blocking;
+use crate::admin::node::Node;
+use crate::admin::operations::signing_keys::{self, SigningKeyInfo};
+use crate::decision::policy::LimitPolicy;
+use crate::decision::rate_limit::Algorithm;
+
+/// What runs here: version, counts, limits.
+#[utoipa::path(get, path = "/info", tag = "node", operation_id = "getInfo",
+    responses(
+        (status = 200, description = "What runs here", body = Info),
+        (status = "4XX", description = "Refused", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub(super) async fn info(AsViewer(caller): AsViewer, State(node): State<Arc<Node>>) -> Json<Info> {
+    let snapshot = node.published.load_full();
+    let policies = snapshot.shared_policies();
+    let (shops, keys) = snapshot.counts();
+    Json(Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        shops,
+        keys,
+        generation: snapshot.generation,
+        routes: policies.routes.iter().map(|route| route.name.clone()).collect(),
+        policies: policies.limits.iter().map(policy).collect(),
+        widget_scopes: policies.widget.scopes.iter().map(ToString::to_string).collect(),
+        role: caller.role.to_string(),
+    })
+}
+
+/// Lists the keys that sign widget tokens, without the keys themselves.
+#[utoipa::path(get, path = "/signing-keys", tag = "signing keys", operation_id = "listSigningKeys",
+    responses(
+        (status = 200, description = "All of them, the oldest first", body = Vec<SigningKey>),
+        (status = "4XX", description = "Refused", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub(super) async fn signing_keys(
+    _caller: AsViewer,
+    State(node): State<Arc<Node>>,
+) -> Result<Json<Vec<SigningKey>>, Problem> {
+    let keys = blocking(&node, signing_keys::list).await?;
+    Ok(Json(keys.into_iter().map(signing_key).collect()))
+}
+
+/// Lets a new key sign widget tokens from now on; live tokens stay valid.
+#[utoipa::path(post, path = "/signing-keys/rotate", tag = "signing keys",
+    operation_id = "rotateSigningKeys",
+    responses(
+        (status = 201, description = "The new key", body = SigningKey),
+        (status = "4XX", description = "Refused", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub(super) async fn rotate_signing_keys(
+    _caller: AsOperator,
+    State(node): State<Arc<Node>>,
+) -> Result<(StatusCode, Json<SigningKey>), Problem> {
+    let key = blocking(&node, signing_keys::rotate).await?;
+    Ok((StatusCode::CREATED, Json(signing_key(key))))
+}
+
+fn signing_key(key: SigningKeyInfo) -> SigningKey {
+    let SigningKeyInfo { id, created_at, retired_at, last_expiry } = key;
+    SigningKey { id, signs: retired_at.is_none(), created_at, retired_at, last_expiry }
+}
+
+fn policy(limit: &LimitPolicy) -> Policy {
+    let algorithm = match limit.algorithm {
+        Algorithm::TokenBucket => "token-bucket",
+        Algorithm::SlidingWindow => "sliding-window",
+    };
+    Policy {
+        name: limit.name.clone(),
+        limit: limit.quota.limit.get(),
+        window_seconds: limit.quota.window_s(),
+        burst: limit.quota.burst.get(),
+        algorithm: algorithm.to_owned(),
+        cost: limit.cost.get(),
+        shadow: limit.shadow,
+    }
+}

@@ -1,0 +1,165 @@
+//! What has to happen without anybody asking: times of last use reach the store, what has expired
+//! goes, signing keys take turns, key sets stay fresh.
+//!
+//! [`tick`] is all of it but the key sets, synchronous and safe at any time; [`run`] calls it on a
+//! schedule.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::key_sets::{self, WeakSink};
+use super::listener::stopped;
+use super::node::Node;
+use super::operations::{Idempotency, OperationError, admin_tokens, keys, signing_keys};
+use crate::clock::Timestamp;
+use crate::id::KeyId;
+use crate::jwks::Jwks;
+use crate::store::{PRUNE_MAX, StoreError};
+
+/// From one [`tick`] to the next.
+pub const TICK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Most keys whose times are written in one transaction, to bound what it holds in memory.
+const TOUCH_MAX: usize = 5_000;
+
+/// Most rounds of pruning in one tick; the rest waits for the next.
+const PRUNE_ROUNDS_MAX: usize = 20;
+
+/// Widget tokens stay listed for this long after they expired.
+const TOKENS_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// A time of use noted this long before the last flush may have been missed by it.
+const FLUSH_OVERLAP: Duration = Duration::from_secs(1);
+
+/// What a series of ticks remembers.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// When times of last use were last flushed, Unix milliseconds.
+    flushed_ms: AtomicU64,
+}
+
+/// Does what is due. Every job is tried even when one fails; failures are logged, and the next
+/// tick tries again.
+pub fn tick(node: &Node, progress: &Progress) {
+    let rotation = node.config.load().widget_signing_key_rotation;
+    let probe = || if node.is_writable() { Ok(()) } else { signing_keys::probe(node) };
+    let jobs: [(&str, &dyn Fn() -> Result<(), OperationError>); 6] = [
+        ("the store still refuses writes", &probe),
+        ("times of last use are not stored", &|| flush_last_use(node, progress)),
+        ("signing keys are not rotated", &|| signing_keys::maintain(node, rotation)),
+        ("rotated keys are not pruned", &|| keys::prune(node).map(drop)),
+        ("expired widget tokens are not pruned", &|| prune_tokens(node)),
+        ("idempotency keys are not pruned", &|| prune_idempotency(node)),
+    ];
+    for (failure, job) in jobs {
+        if let Err(error) = job() {
+            tracing::warn!(%error, "{failure}");
+        }
+    }
+}
+
+/// Writes the times of last use that moved since the last call.
+pub fn flush_last_use(node: &Node, progress: &Progress) -> Result<(), OperationError> {
+    let now = node.now().unix;
+    // After a step back of the wall clock the last flush lies ahead: then from now on.
+    let since = Timestamp::from_unix_ms(progress.flushed_ms.load(Ordering::Relaxed)).min(now);
+    let since_ms = (since - FLUSH_OVERLAP).unix_ms();
+    let snapshot = node.published.load_full();
+    let used: Vec<(KeyId, Timestamp)> = snapshot
+        .api_keys()
+        .map(|key| (key.id, key.last_used_ms.load(Ordering::Relaxed)))
+        .filter(|(_, ms)| *ms > 0 && *ms >= since_ms)
+        .map(|(id, ms)| (id, Timestamp::from_unix_ms(ms)))
+        .collect();
+    for batch in used.chunks(TOUCH_MAX) {
+        node.store.write::<_, StoreError>(|tx| tx.touch_keys(batch))?;
+    }
+    admin_tokens::flush_last_use(node)?;
+    progress.flushed_ms.store(now.unix_ms(), Ordering::Relaxed);
+    Ok(())
+}
+
+fn prune_tokens(node: &Node) -> Result<(), OperationError> {
+    let now = node.now().unix;
+    let before = now - TOKENS_KEPT;
+    for _ in 0..PRUNE_ROUNDS_MAX {
+        if node.store.write::<_, StoreError>(|tx| tx.prune_tokens(before))? < PRUNE_MAX {
+            break;
+        }
+    }
+    node.published.patch(|snapshot| snapshot.prune_revoked(now));
+    Ok(())
+}
+
+fn prune_idempotency(node: &Node) -> Result<(), OperationError> {
+    let before = node.now().unix - Idempotency::RETENTION;
+    for _ in 0..PRUNE_ROUNDS_MAX {
+        if node.store.write::<_, StoreError>(|tx| tx.prune_idempotency(before))? < PRUNE_MAX {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the jobs and keeps key sets fresh until `shutdown` becomes true; then writes the times of
+/// last use once more.
+pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
+    let key_sets = keep_key_sets(Arc::clone(&node), shutdown.clone());
+    let progress = Arc::new(Progress::default());
+    let ticks = async {
+        let mut interval = tokio::time::interval(TICK_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = stopped(&mut shutdown) => break,
+            }
+            let (node, progress) = (Arc::clone(&node), Arc::clone(&progress));
+            run_blocking(move || tick(&node, &progress)).await;
+        }
+    };
+    tokio::join!(ticks, key_sets);
+    run_blocking(move || {
+        if let Err(error) = flush_last_use(&node, &progress) {
+            tracing::warn!(%error, "times of last use are not stored");
+        }
+    })
+    .await;
+}
+
+/// Keeps the key sets of the configuration in force; a reload that changes where keys come from
+/// starts anew.
+async fn keep_key_sets(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
+    let mut reloads = node.reloads.subscribe();
+    while !*shutdown.borrow() {
+        let sources = key_sets::sources(&node.config.load());
+        let sink = Arc::new(WeakSink(Arc::downgrade(&node)));
+        let jwks = Arc::new(Jwks::new(sources.clone(), sink, Arc::clone(&node.clock)));
+        node.jwks.store(Some(Arc::clone(&jwks)));
+        let stop = async {
+            loop {
+                tokio::select! {
+                    () = stopped(&mut shutdown) => break,
+                    changed = reloads.changed() => {
+                        if changed.is_err() || key_sets::sources(&node.config.load()) != sources {
+                            break;
+                        }
+                    }
+                }
+            }
+        };
+        jwks.run(stop).await;
+    }
+}
+
+/// Runs `job` on a thread that may block. One that panics has been reported by the panic hook,
+/// and must not end the jobs after it.
+async fn run_blocking(job: impl FnOnce() + Send + 'static) {
+    if tokio::task::spawn_blocking(job).await.is_err() {
+        tracing::error!("a background job ended early");
+    }
+}

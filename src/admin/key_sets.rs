@@ -1,0 +1,83 @@
+//! Key sets: from the configuration to their keeper, and from it into the snapshot and the store.
+
+use std::sync::{Arc, Weak};
+
+use super::node::Node;
+use crate::config::{Config, KeySource as ConfiguredSource};
+use crate::decision::jwt::KeySet;
+use crate::id::Name;
+use crate::jwks::{IssuerSource, KeySink, KeySource, RefreshError};
+use crate::store::{KeySetRecord, Store, StoreError};
+
+/// What has to be fetched under `config`; an issuer with a shared secret has no key set.
+pub(super) fn sources(config: &Config) -> Vec<IssuerSource> {
+    let source = |configured: &crate::config::IssuerSourceConfig| {
+        let source = match &configured.source {
+            ConfiguredSource::JwksUrl(url) => KeySource::JwksUrl(url.clone()),
+            ConfiguredSource::Discovery => KeySource::Discovery(configured.iss.to_string()),
+            ConfiguredSource::File(path) => KeySource::File(path.clone()),
+            ConfiguredSource::Secret => return None,
+        };
+        Some(IssuerSource {
+            issuer: configured.issuer.clone(),
+            iss: configured.iss.clone(),
+            source,
+            refresh_interval: configured.refresh_interval,
+            cooldown: configured.cooldown,
+            timeout: configured.fetch_timeout,
+        })
+    };
+    config.issuer_sources.iter().filter_map(source).collect()
+}
+
+impl KeySink for Node {
+    /// Publishes at once; the store follows on a thread that may block. A key set that could not
+    /// be stored serves all the same, until a restart.
+    fn publish(&self, issuer: &Name, set: KeySet, source_json: &str) {
+        let record = KeySetRecord {
+            issuer: issuer.clone(),
+            jwks: source_json.to_owned(),
+            fetched_at: set.fetched_at(),
+        };
+        self.published.patch(|snapshot| snapshot.put_key_set(issuer.clone(), set));
+        let store = Arc::clone(&self.store);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || keep(&store, &record))),
+            Err(_) => keep(&store, &record),
+        }
+    }
+
+    fn refreshed(&self, issuer: &Name, result: Result<usize, &RefreshError>) {
+        self.metrics.jwks_refresh(issuer.as_str(), result.is_ok());
+    }
+}
+
+/// Stores the set unless a later one is there: two threads may come in either order.
+fn keep(store: &Store, record: &KeySetRecord) {
+    let kept = store.write::<_, StoreError>(|tx| {
+        let later =
+            |s: &KeySetRecord| s.issuer == record.issuer && s.fetched_at > record.fetched_at;
+        if tx.key_sets()?.iter().any(later) { Ok(()) } else { tx.put_key_set(record) }
+    });
+    if let Err(error) = kept {
+        tracing::warn!(issuer = %record.issuer, %error, "the key set is not stored");
+    }
+}
+
+/// A sink that does not keep its node alive: the node holds the keeper that holds the sink.
+#[derive(Debug)]
+pub(super) struct WeakSink(pub(super) Weak<Node>);
+
+impl KeySink for WeakSink {
+    fn publish(&self, issuer: &Name, set: KeySet, source_json: &str) {
+        if let Some(node) = self.0.upgrade() {
+            node.publish(issuer, set, source_json);
+        }
+    }
+
+    fn refreshed(&self, issuer: &Name, result: Result<usize, &RefreshError>) {
+        if let Some(node) = self.0.upgrade() {
+            node.refreshed(issuer, result);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The admin plane: what an operator can do, and everything a running latchkey holds.
+//!
+//! In layers, from the inside out: [`Node`] is the state (store, snapshot, limiter, …);
+//! [`operations`] are what can be done to it, each one store transaction and one patch of the
+//! snapshot; [`api`] speaks of them in JSON over HTTP; [`listener`] serves that on TCP and on a
+//! unix socket; [`jobs`] is what has to happen without anybody asking.
+//!
+//! Decisions are not made here (`decision` is), nor are requests forwarded (`server` does).
+
+pub mod api;
+pub mod jobs;
+mod key_sets;
+pub mod listener;
+pub mod node;
+pub mod operations;
+mod patch;
+
+pub use self::api::auth::{Caller, Via};
+pub use self::api::router;
+pub use self::node::{Node, OpenError};
+pub use self::operations::{Created, Idempotency, OperationError};
+
+#[cfg(test)]
+mod testing;

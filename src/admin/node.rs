@@ -1,0 +1,373 @@
+//! Everything one latchkey is, running or offline: the store and the state derived from it.
+//!
+//! A change is written to the store first and patched into the snapshot after, both under one
+//! lock, so that the snapshot sees changes in the order in which they were committed. Readers of
+//! the snapshot never wait for any of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
+
+use super::operations::OperationError;
+use super::patch::Patch;
+use crate::clock::{Clock, Now, Timestamp};
+use crate::config::{self, Config};
+use crate::decision::jwt::KeySet;
+use crate::decision::policy::Policies;
+use crate::decision::rate_limit::POLICIES_MAX;
+use crate::id::Name;
+use crate::jwks::Jwks;
+use crate::limiter::Limiter;
+use crate::metrics::Metrics;
+use crate::secret::{Digest, Entropy, EntropyError, Pepper, SecretBytes, random_bytes};
+use crate::snapshot::{CompileError, Published, Snapshot, compile_key, compile_shop};
+use crate::store::master_key::{self, MasterKeyError};
+use crate::store::{
+    AdminTokenRecord, CommitObserver, ReadTx, SigningKeyRecord, Store, StoreError, StoreOptions,
+    WriteTx,
+};
+use crate::verified_tokens::VerifiedTokenCache;
+
+/// Why a node cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The master key cannot be read or made.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The store cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stored shop is not usable any more.
+    #[error("the database holds a shop that cannot be used: {0}")]
+    Shop(#[from] CompileError),
+    /// The first signing key could not be made.
+    #[error("no signing key could be made: {0}")]
+    Entropy(#[from] EntropyError),
+}
+
+/// An admin token, as bearer tokens are held against it.
+#[derive(Debug)]
+pub(super) struct AdminToken {
+    pub(super) record: AdminTokenRecord,
+    /// When it last verified, Unix milliseconds; zero: never since the start.
+    pub(super) last_used_ms: AtomicU64,
+}
+
+impl AdminToken {
+    pub(super) fn new(record: AdminTokenRecord) -> Self {
+        Self { record, last_used_ms: AtomicU64::new(0) }
+    }
+}
+
+/// What writers share; locking it is taking one's turn.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// The latest issue time of any widget token: "revoke all" must lie after it even when the
+    /// wall clock was set back since.
+    pub(super) last_issued: Timestamp,
+}
+
+impl Turn {
+    /// The first time at which no widget token has been issued yet.
+    pub(super) fn after_last_issued(&self) -> Timestamp {
+        self.last_issued + Duration::from_millis(1)
+    }
+}
+
+/// One latchkey.
+pub struct Node {
+    /// What must survive a restart.
+    pub store: Arc<Store>,
+    /// What decisions read.
+    pub published: Arc<Published>,
+    /// The state of all quotas.
+    pub limiter: Arc<Limiter>,
+    /// Verified JWTs.
+    pub verified: Arc<VerifiedTokenCache>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The configuration in force.
+    pub config: ArcSwap<Config>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    pub(super) jwks: ArcSwapOption<Jwks>,
+    pub(super) reloads: watch::Sender<u64>,
+    pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
+    pepper: Pepper,
+    turn: Mutex<Turn>,
+    draining: AtomicBool,
+    /// Whether the last commit succeeded.
+    writable: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("store", &self.store.path()).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Opens the store that `config` names and publishes what it holds. On first start makes the
+    /// master key, the database and the first signing key; a master key is never made for a
+    /// database that exists, as it would not open it.
+    ///
+    /// # Errors
+    ///
+    /// Every [`OpenError`]; what was there is unchanged.
+    pub fn open(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let may_create = config.store.master_key_creatable && !config.store.path.exists();
+        let key_file = &config.store.master_key_file;
+        let (master, _) = master_key::load_or_create(key_file, may_create, entropy.as_ref())?;
+        let pepper = master.pepper();
+        let writable = Arc::new(AtomicBool::new(true));
+        let mut options = StoreOptions::new(&config.store.path, master);
+        options.observer = Some(commit_observer(&writable, &metrics));
+        let store = Store::open(options, Arc::clone(&clock), Arc::clone(&entropy))?;
+        make_first_signing_key(&store, entropy.as_ref(), clock.now().unix)?;
+        let policies = Arc::clone(&config.policies);
+        announce(&metrics, &policies);
+        let loaded = load(&store, policies, pepper.clone(), clock.now().unix)?;
+        Ok(Arc::new(Self {
+            store: Arc::new(store),
+            published: Arc::new(Published::new(loaded.snapshot)),
+            limiter: Arc::new(Limiter::new(config.limiter_cells.get(), POLICIES_MAX + 1)),
+            verified: Arc::new(VerifiedTokenCache::new(config.jwt_cache_entries)),
+            metrics,
+            config: ArcSwap::from_pointee(config),
+            clock,
+            entropy,
+            jwks: ArcSwapOption::empty(),
+            reloads: watch::Sender::new(0),
+            admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
+            pepper,
+            turn: Mutex::new(Turn { last_issued: loaded.last_issued }),
+            draining: AtomicBool::new(false),
+            writable,
+        }))
+    }
+
+    /// Puts a validated configuration in force. What it returns is worth telling the operator:
+    /// keys that only a restart applies, and overrides of limits that no longer exist.
+    pub fn reload(&self, config: Config) -> Vec<String> {
+        let _turn = self.take_turn();
+        let old = self.config.load_full();
+        let mut warnings: Vec<String> = config::restart_needed(&old, &config)
+            .into_iter()
+            .map(|key| format!("`{key}` changed; it takes effect after a restart"))
+            .collect();
+        let policies = Arc::clone(&config.policies);
+        warnings.extend(orphaned_overrides(&self.published.load(), &policies));
+        announce(&self.metrics, &policies);
+        self.published.patch(|snapshot| snapshot.set_policies(policies));
+        self.config.store(Arc::new(config));
+        self.reloads.send_modify(|generation| *generation += 1);
+        warnings
+    }
+
+    /// Both clocks.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The key under which secrets are digested.
+    #[must_use]
+    pub fn pepper(&self) -> &Pepper {
+        &self.pepper
+    }
+
+    /// The keeper of key sets; `None` until [`super::jobs::run`] has started it.
+    #[must_use]
+    pub fn jwks(&self) -> Option<Arc<Jwks>> {
+        self.jwks.load_full()
+    }
+
+    /// Whether the process is about to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the process is about to stop: it is not ready for new work any more.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the store took the last write.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
+    }
+
+    /// Writes in one transaction and, once it is on the disk, patches the snapshot. When this
+    /// returns, every decision begun later sees the change.
+    pub(super) fn mutate<T>(
+        &self,
+        write: impl FnOnce(&mut WriteTx, &mut Patch, &mut Turn) -> Result<T, OperationError>,
+    ) -> Result<T, OperationError> {
+        let mut turn = self.take_turn();
+        let mut patch = Patch::default();
+        let value = self.store.write(|tx| write(tx, &mut patch, &mut turn))?;
+        if !patch.is_empty() {
+            self.published.patch(|snapshot| patch.apply(snapshot));
+        }
+        Ok(value)
+    }
+
+    /// The same for admin tokens, which are not part of the snapshot: `change` is applied to the
+    /// index that bearer tokens are looked up in.
+    pub(super) fn mutate_admin_tokens<T>(
+        &self,
+        write: impl FnOnce(&mut WriteTx) -> Result<T, OperationError>,
+        change: impl FnOnce(&mut HashMap<Digest, Arc<AdminToken>>, &T),
+    ) -> Result<T, OperationError> {
+        let _turn = self.take_turn();
+        let value = self.store.write(write)?;
+        let mut next = HashMap::clone(&self.admin_tokens.load());
+        change(&mut next, &value);
+        self.admin_tokens.store(Arc::new(next));
+        Ok(value)
+    }
+
+    /// A panic under the lock leaves [`Turn`] whole: its one field is set in one step.
+    fn take_turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn commit_observer(writable: &Arc<AtomicBool>, metrics: &Arc<Metrics>) -> CommitObserver {
+    let (writable, metrics) = (Arc::clone(writable), Arc::clone(metrics));
+    Arc::new(move |commit| {
+        writable.store(commit.committed, Ordering::Relaxed);
+        metrics.store_commit_duration(commit.duration);
+        if !commit.committed {
+            metrics.store_error();
+        }
+    })
+}
+
+/// Announces the names that may be label values.
+fn announce(metrics: &Metrics, policies: &Policies) {
+    let limits: Vec<Name> = policies.limits.iter().map(|limit| limit.name.clone()).collect();
+    let issuers: Vec<Name> = policies.issuers.iter().map(|issuer| issuer.name.clone()).collect();
+    metrics.configure(&limits, &issuers);
+}
+
+fn make_first_signing_key(
+    store: &Store,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Result<(), OpenError> {
+    store.write(|tx| {
+        if tx.signing_keys()?.iter().any(|key| key.retired_at.is_none()) {
+            return Ok(());
+        }
+        let last = tx.signing_keys()?.iter().map(|key| key.id).max().unwrap_or(0);
+        Ok(tx.put_signing_key(&new_signing_key(last.saturating_add(1), entropy, now)?)?)
+    })
+}
+
+/// A fresh key that signs widget tokens.
+pub(super) fn new_signing_key(
+    id: u32,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Result<SigningKeyRecord, EntropyError> {
+    let key = SecretBytes::new(random_bytes(entropy)?);
+    Ok(SigningKeyRecord { id, key, created_at: now, retired_at: None, last_expiry: now })
+}
+
+struct Loaded {
+    snapshot: Snapshot,
+    admin_tokens: HashMap<Digest, Arc<AdminToken>>,
+    last_issued: Timestamp,
+}
+
+/// Compiles what the store holds.
+fn load(
+    store: &Store,
+    policies: Arc<Policies>,
+    pepper: Pepper,
+    now: Timestamp,
+) -> Result<Loaded, OpenError> {
+    let mut snapshot = Snapshot::new(Arc::clone(&policies), pepper);
+    let mut admin_tokens = HashMap::new();
+    let mut last_issued = Timestamp::default();
+    let mut unusable = None;
+    store.read(|tx| {
+        tx.for_each_shop(|record| match compile_shop(&record) {
+            Ok(shop) => snapshot.put_shop(shop),
+            Err(error) => unusable = Some(error),
+        })?;
+        tx.for_each_key(|record| snapshot.put_api_key(compile_key(&record)))?;
+        tx.for_each_token(|token| {
+            last_issued = last_issued.max(token.issued_at);
+            if token.revoked_at.is_some() && token.expires_at > now {
+                snapshot.revoke_token(&token);
+            }
+        })?;
+        snapshot.set_signing_keys(&tx.signing_keys()?);
+        for record in tx.admin_tokens(None, usize::MAX)? {
+            admin_tokens.insert(record.digest, Arc::new(AdminToken::new(record)));
+        }
+        load_key_sets(tx, &policies, &mut snapshot)
+    })?;
+    match unusable {
+        Some(error) => Err(error.into()),
+        None => Ok(Loaded { snapshot, admin_tokens, last_issued }),
+    }
+}
+
+/// The last good key sets, as old as they are: JWTs verify before the first fetch.
+fn load_key_sets(
+    tx: &ReadTx,
+    policies: &Policies,
+    snapshot: &mut Snapshot,
+) -> Result<(), StoreError> {
+    for record in tx.key_sets()? {
+        if policies.issuers.iter().all(|issuer| issuer.name != record.issuer) {
+            continue;
+        }
+        match KeySet::parse(&record.jwks, record.fetched_at) {
+            Ok(set) => snapshot.put_key_set(record.issuer, set),
+            Err(error) => {
+                let issuer = record.issuer;
+                tracing::warn!(%issuer, %error, "the stored key set is not used");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A line for each policy that overrides name and that is not configured.
+fn orphaned_overrides(snapshot: &Snapshot, policies: &Policies) -> Vec<String> {
+    let mut orphans: BTreeMap<&Name, usize> = BTreeMap::new();
+    let overrides = snapshot
+        .shops()
+        .flat_map(|shop| &shop.limits)
+        .chain(snapshot.api_keys().flat_map(|key| &key.limits));
+    for own in overrides {
+        if policies.limits.iter().all(|policy| policy.name != own.policy) {
+            *orphans.entry(&own.policy).or_default() += 1;
+        }
+    }
+    let line = |(policy, count)| {
+        format!(
+            "{count} shops or keys override the limit `{policy}`, which is no longer configured; \
+             the overrides are kept and have no effect"
+        )
+    };
+    orphans.into_iter().map(line).collect()
+}

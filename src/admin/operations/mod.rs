@@ -1,0 +1,173 @@
+//! What can be done to a [`Node`](super::Node): each operation is one store transaction and one
+//! patch of the snapshot, and is done when it returns.
+//!
+//! All of it blocks on the disk; asynchronous callers go through `spawn_blocking`. Who may do
+//! what is the caller's to check, and so is how a result is spelt in JSON.
+
+pub mod admin_tokens;
+pub mod keys;
+pub mod limits;
+pub mod shops;
+pub mod signing_keys;
+mod validate;
+pub mod widget_tokens;
+
+use std::time::Duration;
+
+use super::node::Node;
+use crate::clock::Timestamp;
+use crate::secret::{EntropyError, SecretText};
+use crate::store::{IdempotencyRecord, StoreError, WriteTx};
+
+pub use self::validate::FieldProblem;
+
+/// What there was none of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is its `as_str`")]
+pub enum Resource {
+    Shop,
+    Key,
+    WidgetToken,
+    AdminToken,
+    Issuer,
+    Limit,
+}
+
+impl Resource {
+    /// The resource, as a person calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shop => "shop",
+            Self::Key => "API key",
+            Self::WidgetToken => "widget token",
+            Self::AdminToken => "admin token",
+            Self::Issuer => "issuer",
+            Self::Limit => "limit override",
+        }
+    }
+}
+
+/// Why an operation was not done. It left no trace.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// It names something that does not exist.
+    #[error("there is no such {}", .0.as_str())]
+    NotFound(Resource),
+    /// What exists is in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// Its input is not acceptable; every fault at once.
+    #[error("{}", validate::summary(.0))]
+    Invalid(Vec<FieldProblem>),
+    /// The same idempotency key was used for another request.
+    #[error("this Idempotency-Key was used for another request; use a new one")]
+    IdempotencyConflict,
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no randomness to make a secret from.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
+impl OperationError {
+    /// One fault of the input.
+    #[must_use]
+    pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldProblem { field: field.into(), problem: problem.into() }])
+    }
+}
+
+/// What a creation made. The secret is here and nowhere else.
+#[derive(Debug, Clone)]
+pub struct Created<T> {
+    /// What was made.
+    pub record: T,
+    /// Its secret, if it has one and was made just now.
+    pub secret: Option<SecretText>,
+    /// It had been made by an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+impl<T> Created<T> {
+    fn new(record: T, secret: Option<SecretText>) -> Self {
+        Self { record, secret, replayed: false }
+    }
+
+    fn replayed(record: T) -> Self {
+        Self { record, secret: None, replayed: true }
+    }
+}
+
+/// An idempotency key, bound to who uses it and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Digest of the principal and the key.
+    pub key: [u8; 32],
+    /// Digest of the request.
+    pub fingerprint: [u8; 32],
+}
+
+impl Idempotency {
+    /// How long a repetition is recognized.
+    pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+    /// What the same request made before, by the text it was noted under.
+    fn replay(
+        this: Option<&Self>,
+        tx: &WriteTx,
+        now: Timestamp,
+    ) -> Result<Option<String>, OperationError> {
+        let Some(this) = this else { return Ok(None) };
+        let found = tx.idempotency(&this.key)?;
+        match found.filter(|made| made.created_at + Self::RETENTION > now) {
+            None => Ok(None),
+            Some(made) if made.fingerprint == this.fingerprint => Ok(Some(made.resource)),
+            Some(_) => Err(OperationError::IdempotencyConflict),
+        }
+    }
+
+    /// Notes what was made, in the transaction that makes it.
+    fn note(
+        this: Option<&Self>,
+        tx: &mut WriteTx,
+        resource: String,
+        now: Timestamp,
+    ) -> Result<(), OperationError> {
+        let Some(this) = this else { return Ok(()) };
+        let made = IdempotencyRecord { fingerprint: this.fingerprint, resource, created_at: now };
+        Ok(tx.put_idempotency(&this.key, &made)?)
+    }
+}
+
+/// What an idempotency key made exists no more.
+fn gone(resource: Resource) -> OperationError {
+    OperationError::Conflict(format!(
+        "the {} that this Idempotency-Key made has been deleted since; use a new one",
+        resource.as_str()
+    ))
+}
+
+/// One page of a list, and whether more follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items, in the order of their ids.
+    pub items: Vec<T>,
+    /// Whether there are items after the last of these.
+    pub more: bool,
+}
+
+impl<T> Page<T> {
+    /// Of up to `limit + 1` items, the first `limit`.
+    fn of(mut items: Vec<T>, limit: usize) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Self { items, more }
+    }
+}
+
+/// What operations have in common: reading the present time of `node` for records.
+fn now(node: &Node) -> Timestamp {
+    node.now().unix
+}

@@ -1,0 +1,188 @@
+//! Shops: create, replace, change, read, delete.
+
+use super::validate::Faults;
+use super::{Created, Idempotency, OperationError, Page, Resource, gone, now};
+use crate::admin::node::{Node, Turn};
+use crate::admin::patch::{Change, Patch};
+use crate::clock::Timestamp;
+use crate::id::ShopId;
+use crate::snapshot::compile_shop;
+use crate::store::{ShopRecord, WriteTx};
+
+/// What a shop is made of, or replaced by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShopFields {
+    /// What people call it; may be empty.
+    pub name: String,
+    /// Its site.
+    pub url: String,
+    /// Further origins its widget may run on.
+    pub widget_origins: Vec<String>,
+    /// Whether its credentials are accepted.
+    pub enabled: bool,
+}
+
+impl ShopFields {
+    fn validate(&self) -> Result<(), OperationError> {
+        let mut faults = Faults::default();
+        faults.name("name", &self.name, true);
+        faults.url("url", &self.url);
+        faults.widget_origins("widget_origins", &self.widget_origins);
+        faults.into_result()
+    }
+
+    fn write_to(self, shop: &mut ShopRecord) {
+        let Self { name, url, widget_origins, enabled } = self;
+        *shop = ShopRecord { name, url, widget_origins, enabled, ..shop.clone() };
+    }
+}
+
+/// What is to be changed of a shop; `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `ShopFields`")]
+pub struct ShopChanges {
+    pub name: Option<String>,
+    pub url: Option<String>,
+    pub widget_origins: Option<Vec<String>>,
+    pub enabled: Option<bool>,
+}
+
+/// Creates a shop; a conflict if there is one of this id.
+pub fn create(
+    node: &Node,
+    id: ShopId,
+    fields: ShopFields,
+    idempotency: Option<&Idempotency>,
+) -> Result<Created<ShopRecord>, OperationError> {
+    fields.validate()?;
+    let now = now(node);
+    node.mutate(|tx, patch, turn| {
+        if let Some(made) = Idempotency::replay(idempotency, tx, now)? {
+            let made = ShopId::parse(&made).map_err(|_| gone(Resource::Shop))?;
+            let shop = tx.shop(&made)?.ok_or_else(|| gone(Resource::Shop))?;
+            return Ok(Created::replayed(shop));
+        }
+        if tx.shop(&id)?.is_some() {
+            return Err(OperationError::Conflict(format!("there already is a shop `{id}`")));
+        }
+        let shop = new_shop(id, fields, now, turn);
+        put_shop(tx, patch, &shop)?;
+        Idempotency::note(idempotency, tx, id.to_string(), now)?;
+        Ok(Created::new(shop, None))
+    })
+}
+
+/// Creates a shop or replaces its fields; its limits, keys and tokens stay. Whether it is new is
+/// the second value. Replacing a shop by itself changes nothing.
+pub fn put(
+    node: &Node,
+    id: ShopId,
+    fields: ShopFields,
+) -> Result<(ShopRecord, bool), OperationError> {
+    fields.validate()?;
+    let now = now(node);
+    node.mutate(|tx, patch, turn| {
+        if let Some(old) = tx.shop(&id)? {
+            let mut shop = old.clone();
+            fields.write_to(&mut shop);
+            return change_shop(tx, patch, &old, shop, now).map(|shop| (shop, false));
+        }
+        let shop = new_shop(id, fields, now, turn);
+        put_shop(tx, patch, &shop)?;
+        Ok((shop, true))
+    })
+}
+
+/// Changes some fields of a shop.
+pub fn patch(node: &Node, id: ShopId, changes: ShopChanges) -> Result<ShopRecord, OperationError> {
+    let now = now(node);
+    node.mutate(|tx, patch, _| {
+        let old = find(tx, &id)?;
+        let fields = ShopFields {
+            name: changes.name.unwrap_or_else(|| old.name.clone()),
+            url: changes.url.unwrap_or_else(|| old.url.clone()),
+            widget_origins: changes.widget_origins.unwrap_or_else(|| old.widget_origins.clone()),
+            enabled: changes.enabled.unwrap_or(old.enabled),
+        };
+        fields.validate()?;
+        let mut shop = old.clone();
+        fields.write_to(&mut shop);
+        change_shop(tx, patch, &old, shop, now)
+    })
+}
+
+/// Reads a shop.
+pub fn get(node: &Node, id: &ShopId) -> Result<ShopRecord, OperationError> {
+    node.store.read(|tx| tx.shop(id))?.ok_or(OperationError::NotFound(Resource::Shop))
+}
+
+/// Up to `limit` shops, from the first after `after`.
+pub fn list(
+    node: &Node,
+    after: Option<&ShopId>,
+    limit: usize,
+) -> Result<Page<ShopRecord>, OperationError> {
+    let found = node.store.read(|tx| tx.shops(after, limit.saturating_add(1)))?;
+    Ok(Page::of(found, limit))
+}
+
+/// Deletes a shop with its keys and tokens. A shop created under the same id later starts empty,
+/// and refuses widget tokens of this one.
+pub fn delete(node: &Node, id: &ShopId) -> Result<(), OperationError> {
+    node.mutate(|tx, patch, _| {
+        if !tx.delete_shop(id)? {
+            return Err(OperationError::NotFound(Resource::Shop));
+        }
+        patch.push(Change::RemoveShop(*id));
+        Ok(())
+    })
+}
+
+/// The shop `id` in a transaction.
+pub(super) fn find(tx: &WriteTx, id: &ShopId) -> Result<ShopRecord, OperationError> {
+    tx.shop(id)?.ok_or(OperationError::NotFound(Resource::Shop))
+}
+
+/// Stores `new` in place of `old`, unless they are the same.
+pub(super) fn change_shop(
+    tx: &mut WriteTx,
+    patch: &mut Patch,
+    old: &ShopRecord,
+    mut new: ShopRecord,
+    now: Timestamp,
+) -> Result<ShopRecord, OperationError> {
+    if new == *old {
+        return Ok(new);
+    }
+    new.updated_at = now;
+    new.revision = old.revision.saturating_add(1);
+    put_shop(tx, patch, &new)?;
+    Ok(new)
+}
+
+fn put_shop(tx: &mut WriteTx, patch: &mut Patch, shop: &ShopRecord) -> Result<(), OperationError> {
+    let compiled = compile_shop(shop).map_err(|fault| {
+        OperationError::invalid("url", format!("{}: {}", fault.text, fault.error))
+    })?;
+    tx.put_shop(shop)?;
+    patch.push(Change::PutShop(compiled));
+    Ok(())
+}
+
+/// A shop without limits, whose widget tokens are those issued from now on: a deleted shop of the
+/// same id may have left some that have not expired.
+fn new_shop(id: ShopId, fields: ShopFields, now: Timestamp, turn: &Turn) -> ShopRecord {
+    let ShopFields { name, url, widget_origins, enabled } = fields;
+    ShopRecord {
+        id,
+        name,
+        url,
+        widget_origins,
+        enabled,
+        tokens_valid_from: now.max(turn.after_last_issued()),
+        limits: Vec::new(),
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+    }
+}

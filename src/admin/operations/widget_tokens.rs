@@ -1,0 +1,194 @@
+//! Widget tokens: issue, list, revoke one, revoke all.
+
+use std::time::Duration;
+
+use arrayvec::ArrayString;
+
+use super::validate::Faults;
+use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, shops};
+use crate::admin::node::{Node, Turn};
+use crate::admin::patch::Change;
+use crate::clock::Timestamp;
+use crate::decision::policy::WidgetPolicy;
+use crate::decision::widget_token::{SCOPES_BYTES_MAX, SigningKey, WidgetToken, sign};
+use crate::id::{ShopId, TokenId};
+use crate::secret::random_bytes;
+use crate::store::{SigningKeyRecord, TokenRecord, WriteTx};
+
+/// A token that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssueRequest {
+    /// For which shop.
+    pub shop: ShopId,
+    /// With which scopes; none: every scope, `*`.
+    pub scopes: Vec<String>,
+    /// For how long; `None`: as the configuration says.
+    pub lifetime: Option<Duration>,
+    /// Who wants it: a key id, an admin token id, …
+    pub issued_by: String,
+    /// Recognizes a repetition.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Issues one token. Its text is in the result and nowhere else.
+pub fn issue(node: &Node, request: IssueRequest) -> Result<Created<TokenRecord>, OperationError> {
+    // One request, one result; an empty batch result cannot be.
+    let issued = issue_batch(node, vec![request])?.pop();
+    issued.unwrap_or(Err(OperationError::NotFound(Resource::WidgetToken)))
+}
+
+/// Issues a token for each of `requests`, in one transaction; a request that is refused refuses
+/// no other. An error of the whole means that none was issued.
+pub fn issue_batch(
+    node: &Node,
+    requests: Vec<IssueRequest>,
+) -> Result<Vec<Result<Created<TokenRecord>, OperationError>>, OperationError> {
+    let now = now(node);
+    let policies = node.published.load().shared_policies();
+    node.mutate(|tx, _, turn| {
+        let keys = tx.signing_keys()?;
+        let Some(mut record) = keys.into_iter().rev().find(|key| key.retired_at.is_none()) else {
+            let message = "there is no signing key; rotate signing keys to make one";
+            return Err(OperationError::Conflict(message.to_owned()));
+        };
+        let before = record.last_expiry;
+        let signer = SigningKey::new(record.id, &record.key);
+        let mut results = Vec::with_capacity(requests.len());
+        for request in requests {
+            let issuer = Issuer { node, policy: &policies.widget, signer: &signer, now };
+            match issuer.issue(tx, turn, &mut record, request) {
+                Err(OperationError::Store(error)) => return Err(error.into()),
+                result => results.push(result),
+            }
+        }
+        if record.last_expiry > before {
+            tx.put_signing_key(&record)?;
+        }
+        Ok(results)
+    })
+}
+
+/// Up to `limit` tokens of a shop, from the first after `after`; expired ones are among them until
+/// they are pruned.
+pub fn list(
+    node: &Node,
+    shop: &ShopId,
+    after: Option<TokenId>,
+    limit: usize,
+) -> Result<Page<TokenRecord>, OperationError> {
+    let found = node.store.read(|tx| {
+        let Some(_) = tx.shop(shop)? else { return Ok(None) };
+        tx.tokens_of_shop(shop, after, limit.saturating_add(1)).map(Some)
+    })?;
+    Ok(Page::of(found.ok_or(OperationError::NotFound(Resource::Shop))?, limit))
+}
+
+/// Revokes a token; a token that is revoked already stays so.
+pub fn revoke(node: &Node, shop: &ShopId, id: TokenId) -> Result<(), OperationError> {
+    let now = now(node);
+    node.mutate(|tx, patch, _| {
+        let found = tx.token(id)?.filter(|token| token.shop == *shop);
+        let mut token = found.ok_or(OperationError::NotFound(Resource::WidgetToken))?;
+        if token.revoked_at.is_none() {
+            token.revoked_at = Some(now);
+            tx.put_token(&token)?;
+            patch.push(Change::RevokeToken(token));
+        }
+        Ok(())
+    })
+}
+
+/// Revokes every token of a shop that was issued until now; from when on tokens are valid. Tokens
+/// issued after this call are, even within the same millisecond.
+pub fn revoke_all(node: &Node, shop: &ShopId) -> Result<Timestamp, OperationError> {
+    let now = now(node);
+    node.mutate(|tx, patch, turn| {
+        let old = shops::find(tx, shop)?;
+        let mut new = old.clone();
+        let next = now + Duration::from_millis(1);
+        new.tokens_valid_from = next.max(turn.after_last_issued()).max(old.tokens_valid_from);
+        let valid_from = new.tokens_valid_from;
+        shops::change_shop(tx, patch, &old, new, now)?;
+        Ok(valid_from)
+    })
+}
+
+/// What issuing needs, the same for every request of a batch.
+struct Issuer<'a> {
+    node: &'a Node,
+    policy: &'a WidgetPolicy,
+    signer: &'a SigningKey,
+    now: Timestamp,
+}
+
+impl Issuer<'_> {
+    fn issue(
+        &self,
+        tx: &mut WriteTx,
+        turn: &mut Turn,
+        key: &mut SigningKeyRecord,
+        request: IssueRequest,
+    ) -> Result<Created<TokenRecord>, OperationError> {
+        let idempotency = request.idempotency.as_ref();
+        if let Some(made) = Idempotency::replay(idempotency, tx, self.now)? {
+            let id = TokenId::parse(&made).map_err(|_| gone(Resource::WidgetToken))?;
+            let token = tx.token(id)?.ok_or_else(|| gone(Resource::WidgetToken))?;
+            return Ok(Created::replayed(token));
+        }
+        let scopes = self.scopes(&request.scopes)?;
+        let lifetime = request.lifetime.unwrap_or(self.policy.lifetime);
+        let mut faults = Faults::default();
+        let (min, max) = (Duration::from_secs(1), self.policy.lifetime_max);
+        faults.within("lifetime_seconds", lifetime, min, max);
+        faults.into_result()?;
+        let shop = shops::find(tx, &request.shop)?;
+        let issued_at = self.now.max(shop.tokens_valid_from);
+        let token = WidgetToken {
+            id: TokenId(u128::from_be_bytes(random_bytes(self.node.entropy.as_ref())?)),
+            shop: request.shop,
+            scopes,
+            issued_at,
+            expires_at: issued_at + lifetime,
+        };
+        let record = TokenRecord {
+            id: token.id,
+            shop: token.shop,
+            scopes: token.scopes.to_string(),
+            issued_at,
+            expires_at: token.expires_at,
+            revoked_at: None,
+            issued_by: request.issued_by,
+        };
+        tx.put_token(&record)?;
+        Idempotency::note(idempotency, tx, record.id.to_string(), self.now)?;
+        key.last_expiry = key.last_expiry.max(token.expires_at);
+        turn.last_issued = turn.last_issued.max(issued_at);
+        Ok(Created::new(record, Some(sign(&token, self.signer))))
+    }
+
+    /// Scopes as a token carries them: known, each once.
+    fn scopes(&self, asked: &[String]) -> Result<ArrayString<SCOPES_BYTES_MAX>, OperationError> {
+        let mut faults = Faults::default();
+        let mut granted: Vec<&str> = Vec::new();
+        for (i, scope) in asked.iter().enumerate() {
+            let known = scope == "*" || self.policy.scopes.iter().any(|s| **s == **scope);
+            if !known {
+                let all: Vec<&str> = self.policy.scopes.iter().map(|s| &**s).collect();
+                let problem = format!("is not a scope; there are `*`, `{}`", all.join("`, `"));
+                faults.add(format!("scopes[{i}]"), problem);
+            } else if !granted.contains(&scope.as_str()) {
+                granted.push(scope);
+            }
+        }
+        faults.into_result()?;
+        let text = if granted.is_empty() || granted.contains(&"*") {
+            "*".to_owned()
+        } else {
+            granted.join(" ")
+        };
+        ArrayString::from(&text).map_err(|_| {
+            let problem = format!("are longer than {SCOPES_BYTES_MAX} bytes together; use `*`");
+            OperationError::invalid("scopes", problem)
+        })
+    }
+}

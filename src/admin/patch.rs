@@ -1,0 +1,46 @@
+//! What a committed transaction changes in the snapshot.
+
+use crate::decision::principal::{ApiKey, Shop};
+use crate::id::ShopId;
+use crate::secret::Digest;
+use crate::snapshot::Snapshot;
+use crate::store::{SigningKeyRecord, TokenRecord};
+
+/// One change.
+#[derive(Debug)]
+pub(super) enum Change {
+    PutShop(Shop),
+    RemoveShop(ShopId),
+    PutKey(ApiKey),
+    RemoveKey(Digest),
+    SetSigningKeys(Vec<SigningKeyRecord>),
+    RevokeToken(TokenRecord),
+}
+
+/// The changes of one transaction, in their order: collected while it is written, applied only
+/// once it is on the disk.
+#[derive(Debug, Default)]
+pub(super) struct Patch(Vec<Change>);
+
+impl Patch {
+    pub(super) fn push(&mut self, change: Change) {
+        self.0.push(change);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn apply(self, snapshot: &mut Snapshot) {
+        for change in self.0 {
+            match change {
+                Change::PutShop(shop) => snapshot.put_shop(shop),
+                Change::RemoveShop(id) => snapshot.remove_shop(&id),
+                Change::PutKey(key) => snapshot.put_api_key(key),
+                Change::RemoveKey(digest) => snapshot.remove_api_key(&digest),
+                Change::SetSigningKeys(keys) => snapshot.set_signing_keys(&keys),
+                Change::RevokeToken(token) => snapshot.revoke_token(&token),
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A node on a temporary store, for tests.

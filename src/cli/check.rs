@@ -1,0 +1,136 @@
+//! `config check`, `config print` and `healthcheck`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::Full;
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use super::args::{ConfigCommand, HealthcheckArgs};
+use super::exit::{Exit, Failure};
+use super::http::exchange;
+use super::output::Output;
+use super::start;
+use crate::config::Sources;
+
+/// `config check` and `config print`.
+pub(super) fn config(
+    command: ConfigCommand,
+    sources: &Sources,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let config = start::load(sources)?;
+    match command {
+        ConfigCommand::Check => {
+            output.done("ok: the configuration is valid", &json!({"valid": true}))
+        }
+        ConfigCommand::Print => output.text(&config.print()),
+    }
+}
+
+/// `healthcheck`.
+pub(super) fn health(
+    args: &HealthcheckArgs,
+    sources: &Sources,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let address = match args.admin {
+        Some(address) => address,
+        None => reachable(start::load(sources)?.admin.listen),
+    };
+    let waited = Duration::from_secs(args.timeout);
+    let answer = start::runtime()?
+        .block_on(async { tokio::time::timeout(waited, ask(address)).await })
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", waited.as_secs())));
+    let refuse = |message: String| Failure::new(Exit::Refused, message);
+    let answer = answer.map_err(|error| {
+        refuse(format!("the server on {address} is not there: {error}"))
+            .hint("is it running, and is this its admin.listen? name another with --admin")
+    })?;
+    let said = String::from_utf8_lossy(answer.body()).trim().to_owned();
+    if answer.status().is_success() {
+        return output.done("ready", &json!({"ready": true}));
+    }
+    Err(refuse(format!("the server on {address} is not ready: {said}")))
+}
+
+async fn ask(address: SocketAddr) -> Result<Response<Bytes>, String> {
+    let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    let request = Request::get("/readyz")
+        .header(header::HOST, address.to_string())
+        .body(Full::default())
+        .map_err(|e| e.to_string())?;
+    exchange(stream, request).await.map_err(|e| e.to_string())
+}
+
+/// Where a listener on all addresses is reached from this machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::Format;
+    use crate::cli::output::tests::Printed;
+    use crate::config::ConfigFile;
+
+    fn sources(text: &str) -> Sources {
+        let (name, text) = ("latchkey.toml".to_owned(), text.to_owned());
+        Sources { file: ConfigFile::Inline { name, text }, ..Sources::default() }
+    }
+
+    #[test]
+    fn a_valid_configuration_is_said_to_be_and_can_be_printed() {
+        let printed = Printed::default();
+        let mut output = printed.output(Format::Table);
+        config(ConfigCommand::Check, &sources(""), &mut output).unwrap();
+        assert_eq!(printed.text(), "ok: the configuration is valid\n");
+        config(ConfigCommand::Print, &sources("[log]\nlevel = \"warn\""), &mut output).unwrap();
+        assert!(printed.text().contains("level = \"warn\"  # latchkey.toml"));
+    }
+
+    #[test]
+    fn every_mistake_is_said_at_once() {
+        let printed = Printed::default();
+        let text = "[server]\nlisten = 1\nworker = 2\n[log]\nlevel = \"loud\"";
+        let failure =
+            config(ConfigCommand::Check, &sources(text), &mut printed.output(Format::Table))
+                .unwrap_err();
+        assert_eq!(failure.exit, Exit::Configuration);
+        for key in ["server.listen", "server.worker", "log.level"] {
+            assert!(failure.message.contains(key), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn health_of_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let args = HealthcheckArgs { admin: Some(address), timeout: 5 };
+        let mut output = Printed::default().output(Format::Table);
+        let failure = health(&args, &Sources::default(), &mut output).unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(failure.message.contains(&address.to_string()));
+    }
+
+    #[test]
+    fn listeners_on_all_addresses_are_asked_on_loopback() {
+        for (listen, asked) in [
+            ("0.0.0.0:81", "127.0.0.1:81"),
+            ("[::]:81", "[::1]:81"),
+            ("10.0.0.1:81", "10.0.0.1:81"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! A running gateway: node, data plane, admin plane and background work, started and stopped in
+//! order. `serve` runs one over what the configuration names, `demo` over a temporary store.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::exit::{Exit, Failure};
+use super::start;
+use crate::admin::listener::{self, ListenError};
+use crate::admin::operations::widget_tokens;
+use crate::admin::{self, Node, OperationError, jobs};
+use crate::config::Config;
+use crate::id::Name;
+use crate::server::issue::IssuedToken;
+use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, IssueRequest};
+use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared};
+
+/// A gateway that serves.
+pub(super) struct Gateway {
+    node: Arc<Node>,
+    shared: Arc<Shared>,
+    server: Running,
+    admin_address: SocketAddr,
+    shutdown: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Gateway {
+    /// Starts everything, listeners first: an address that is taken leaves no database behind.
+    pub(super) async fn start(config: Config) -> Result<Self, Failure> {
+        let tcp = listener::bind_tcp(config.admin.listen).await.map_err(|e| listen_failure(&e))?;
+        let admin_address = tcp.local_addr().map_err(|e| other(&e))?;
+        start::ensure_free("server.listen", config.server.listen)?;
+        let opened = config.clone();
+        let node = spawn_blocking(move || start::open_node(opened)).await;
+        let node = node.map_err(|e| other(&e))??;
+        let socket = listener::bind_unix(&config.admin.socket).map_err(|e| listen_failure(&e))?;
+        let (shared, issue) = share(&node, &config);
+        let server = Server::bind(&config.server, Arc::clone(&shared));
+        let server = server.map_err(|e| bind_failure(&e))?;
+
+        let (shutdown, watch) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let router = admin::router(Arc::clone(&node));
+        tasks.spawn(listener::serve_tcp(tcp, router.clone(), watch.clone()));
+        tasks.spawn(listener::serve_unix(socket, router, watch.clone()));
+        tasks.spawn(jobs::run(Arc::clone(&node), watch.clone()));
+        tasks.spawn(issue_tokens(Arc::clone(&node), issue, watch));
+        let server = server.start().map_err(|e| bind_failure(&e))?;
+        Ok(Self { node, shared, server, admin_address, shutdown, tasks })
+    }
+
+    /// Where callers connect.
+    pub(super) fn data_address(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Where the admin plane listens.
+    pub(super) fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// The node.
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Puts `config` in force; returns what is worth telling the operator.
+    pub(super) async fn reload(&self, config: Config) -> Result<Vec<String>, Failure> {
+        let wanted = Settings::from_config(&config);
+        // Requests between the two steps are decided by the old routes or by the new ones: both
+        // find their upstreams.
+        let mut both = wanted.clone();
+        for (name, upstream) in &self.shared.settings.load().upstreams {
+            both.upstreams.entry(name.clone()).or_insert_with(|| upstream.clone());
+        }
+        self.shared.settings.store(Arc::new(both));
+        let node = Arc::clone(&self.node);
+        // It waits for its turn among writers, and those wait for the disk.
+        let warnings = spawn_blocking(move || node.reload(config)).await.map_err(|e| other(&e))?;
+        self.shared.settings.store(Arc::new(wanted));
+        Ok(warnings)
+    }
+
+    /// Stops everything, the data plane first: what is in flight may finish, within the bound of
+    /// `server.drain_timeout`, and may still have tokens issued. Ends when the last write is on
+    /// the disk.
+    pub(super) async fn stop(mut self) {
+        self.node.set_draining();
+        let bound: Duration = self.node.config.load().server.drain_timeout;
+        let server = self.server;
+        match spawn_blocking(move || server.drain(bound)).await {
+            Ok(0) => {}
+            Ok(cut) => tracing::warn!(cut, "connections were cut at the end of the drain timeout"),
+            Err(error) => tracing::error!(%error, "the data plane did not stop cleanly"),
+        }
+        self.shutdown.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// What the data plane shares with the node, and the node's end of the channel between them.
+fn share(node: &Arc<Node>, config: &Config) -> (Arc<Shared>, IssueReceiver) {
+    let (sender, receiver) = issue::channel();
+    let shared = Shared {
+        snapshot: Arc::clone(&node.published),
+        limiter: Arc::clone(&node.limiter),
+        verified: Arc::clone(&node.verified),
+        metrics: Arc::clone(&node.metrics),
+        keys: Arc::new(NodeKeys(Arc::clone(node))),
+        issue: sender,
+        clock: Arc::clone(&node.clock),
+        settings: ArcSwap::from_pointee(Settings::from_config(config)),
+    };
+    (Arc::new(shared), receiver)
+}
+
+/// The node's keeper of key sets, which a reload may replace.
+struct NodeKeys(Arc<Node>);
+
+impl KeyRefresher for NodeKeys {
+    fn refresh<'a>(
+        &'a self,
+        issuer: &'a Name,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            if let Some(keeper) = self.0.jwks() {
+                KeyRefresher::refresh(&*keeper, issuer).await;
+            }
+        })
+    }
+}
+
+/// Issues the widget tokens that the data plane asks for; whatever waits is one transaction.
+async fn issue_tokens(
+    node: Arc<Node>,
+    mut requests: IssueReceiver,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let mut batch = Vec::new();
+        tokio::select! {
+            received = requests.recv_many(&mut batch, ISSUE_QUEUE_MAX) => {
+                if received == 0 {
+                    return;
+                }
+            }
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+        let node = Arc::clone(&node);
+        // A panic has been reported by the panic hook; those who wait are told by the drop.
+        drop(spawn_blocking(move || issue_batch(&node, batch)).await);
+    }
+}
+
+fn issue_batch(node: &Node, batch: Vec<IssueRequest>) {
+    let wanted = batch.iter().map(|request| widget_tokens::IssueRequest {
+        shop: request.shop,
+        scopes: request.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
+        lifetime: Some(request.lifetime),
+        issued_by: request.key_id.to_string(),
+    });
+    match widget_tokens::issue_batch(node, wanted.collect()) {
+        Ok(results) => {
+            for (request, result) in batch.into_iter().zip(results) {
+                let answer =
+                    result.map_err(|error| issue_error(&error)).map(|issued| IssuedToken {
+                        token: issued.token,
+                        expires_at: issued.record.expires_at,
+                        scopes: issued.record.scopes,
+                        id: issued.record.id,
+                    });
+                // The caller may have left; the token expires by itself.
+                drop(request.reply.send(answer));
+            }
+        }
+        Err(error) => {
+            let error = issue_error(&error);
+            for request in batch {
+                drop(request.reply.send(Err(error)));
+            }
+        }
+    }
+}
+
+fn issue_error(error: &OperationError) -> IssueError {
+    match error {
+        OperationError::NotFound(_) => IssueError::Gone,
+        OperationError::Conflict(_)
+        | OperationError::Invalid(_)
+        | OperationError::IdempotencyConflict
+        | OperationError::Store(_)
+        | OperationError::Entropy(_) => {
+            tracing::error!(%error, "a widget token could not be issued");
+            IssueError::Store
+        }
+    }
+}
+
+fn listen_failure(error: &ListenError) -> Failure {
+    let exit = match error {
+        ListenError::InUse { .. } => Exit::AddressInUse,
+        ListenError::Tcp { why, .. } if why.kind() == std::io::ErrorKind::AddrInUse => {
+            Exit::AddressInUse
+        }
+        ListenError::Tcp { .. }
+        | ListenError::PathTooLong { .. }
+        | ListenError::NotASocket { .. }
+        | ListenError::Unix { .. } => Exit::Failure,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn bind_failure(error: &BindError) -> Failure {
+    let exit = match error {
+        BindError::InUse { .. } => Exit::AddressInUse,
+        BindError::Denied { .. }
+        | BindError::NotAvailable { .. }
+        | BindError::Other { .. }
+        | BindError::Entropy
+        | BindError::Thread { .. } => Exit::Failure,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn other(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failure, format!("the gateway could not be started: {error}"))
+}

@@ -1,0 +1,131 @@
+//! `serve`: a gateway, until it is told to stop.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::exit::{Exit, Failure};
+use super::gateway::Gateway;
+use super::start;
+use crate::config::{self, Config, Sources};
+use crate::logging::{self, LogHandle};
+
+/// Runs it; returns when a signal has stopped it.
+pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
+    let config = start::load(sources)?;
+    let log = logging::init(&config.log)
+        .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    start::runtime()?.block_on(serve(config, sources, &log))
+}
+
+async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(), Failure> {
+    // Installed first: a signal during the start is not lost.
+    let mut signals = Signals::install()?;
+    let key_file = config.store.master_key_file.clone();
+    let key_existed = key_file.exists();
+    let socket = config.admin.socket.clone();
+    let gateway = Gateway::start(config).await?;
+    if !key_existed {
+        let file = key_file.display();
+        tracing::info!(%file, "a new master key was made; back it up, apart from the database");
+    }
+    let (data, admin) = (gateway.data_address(), gateway.admin_address());
+    let (socket, version) = (socket.display(), env!("CARGO_PKG_VERSION"));
+    tracing::info!(%data, %admin, %socket, version, "ready");
+    loop {
+        match signals.next().await {
+            Told::Reload => reload(&gateway, sources, log).await,
+            Told::Stop(name) => {
+                tracing::info!(signal = name, "stopping; requests under way may finish");
+                gateway.stop().await;
+                tracing::info!("stopped");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Reads the configuration again and puts it in force; one that is wrong changes nothing.
+async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
+    let read = sources.clone();
+    let loaded = tokio::task::spawn_blocking(move || config::load(&read)).await;
+    let node = gateway.node();
+    let count = |success| node.metrics.config_reload(success, node.now().unix);
+    let config = match loaded {
+        Ok(Ok(config)) => config,
+        Ok(Err(errors)) => {
+            for error in errors.iter() {
+                tracing::error!(%error, "the configuration is wrong");
+            }
+            tracing::error!("the configuration was not reloaded; the old one stays in force");
+            return count(false);
+        }
+        Err(error) => {
+            tracing::error!(%error, "the configuration was not reloaded");
+            return count(false);
+        }
+    };
+    let level = log.apply(&config.log);
+    match gateway.reload(config).await {
+        Ok(warnings) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            if let Err(error) = level {
+                tracing::warn!(%error, "the level of the log stays as it was");
+            }
+            tracing::info!("the configuration was reloaded");
+            count(true);
+        }
+        Err(failure) => {
+            tracing::error!(error = failure.message, "the configuration was not reloaded");
+            count(false);
+        }
+    }
+}
+
+/// Returns when the process is told to stop.
+pub(super) async fn stop_signal() -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
+    loop {
+        match signals.next().await {
+            Told::Stop(_) => return Ok(()),
+            Told::Reload => {}
+        }
+    }
+}
+
+/// What a signal says.
+enum Told {
+    /// Read the configuration again.
+    Reload,
+    /// Finish and stop; the signal's name.
+    Stop(&'static str),
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Self, Failure> {
+        let install = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(Exit::Failure, format!("signals cannot be received: {error}"))
+            })
+        };
+        Ok(Self {
+            terminate: install(SignalKind::terminate())?,
+            interrupt: install(SignalKind::interrupt())?,
+            hangup: install(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+}

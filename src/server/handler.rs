@@ -1,0 +1,238 @@
+//! From a request to its response: hygiene, decision, then forward, issue or refuse.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, request};
+use hyper::body::Incoming;
+
+use super::body::{ReplyBody, Source};
+use super::hygiene;
+use super::issue_route::{self, IssueJob};
+use super::log::{self, Subject};
+use super::proxy::{Failure, Forward};
+use super::respond::{LimitHeaders, Problem};
+use super::wire::Conn;
+use super::worker::RequestId;
+use crate::clock::Now;
+use crate::decision::denial::Code;
+use crate::decision::policy::{Policies, Target};
+use crate::decision::principal::{Mechanism, Principal};
+use crate::decision::request::RequestView;
+use crate::decision::{
+    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate,
+};
+use crate::id::Name;
+
+/// The least time between two notes of a key's last use.
+const LAST_USED_STEP_MS: u64 = 1000;
+
+/// Answers a request.
+pub(super) async fn handle(
+    conn: Rc<Conn>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Infallible> {
+    let in_flight = conn.call();
+    let (mut parts, body) = request.into_parts();
+    let exchange = Exchange { conn: &conn, id: conn.worker.next_id() };
+    let response = exchange.answer(&mut parts, body).await;
+    Ok(response.map(|source| ReplyBody::new(source, in_flight)))
+}
+
+/// What a decision leads to.
+enum Verdict {
+    Forward(Box<Forward>),
+    Issue(IssueJob),
+    Respond(Response<Bytes>),
+    NeedsKey(Name),
+}
+
+/// A request and its name.
+struct Exchange<'a> {
+    conn: &'a Rc<Conn>,
+    id: RequestId,
+}
+
+impl Exchange<'_> {
+    async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
+        if let Some(response) = self.objection(parts) {
+            return whole(response);
+        }
+        let mut body = Some(body);
+        let mut verdict = self.decide(parts, &mut body, Round::First);
+        if let Verdict::NeedsKey(issuer) = verdict {
+            // Bounded by the issuer's fetch timeout.
+            self.conn.worker.shared.keys.refresh(&issuer).await;
+            verdict = self.decide(parts, &mut body, Round::AfterRefresh);
+        }
+        match verdict {
+            Verdict::Forward(forward) => {
+                let mechanism = forward.mechanism();
+                match forward.send().await {
+                    Ok(response) => {
+                        self.conn.worker.shared.metrics.decision(Some(mechanism), "ok");
+                        response
+                    }
+                    Err(failure) => whole(self.failed(parts, mechanism, &failure)),
+                }
+            }
+            Verdict::Issue(job) => {
+                whole(issue_route::answer(job, body, &self.subject(parts)).await)
+            }
+            Verdict::Respond(response) => whole(response),
+            Verdict::NeedsKey(_) => {
+                let problem =
+                    Problem::new(Code::KeysUnavailable, "The token cannot be checked now.");
+                whole(problem.into_response(&self.id))
+            }
+        }
+    }
+
+    /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
+    fn objection(&self, parts: &request::Parts) -> Option<Response<Bytes>> {
+        let (code, detail) = if let Err(why) = hygiene::check(parts) {
+            (Code::BadRequest, format!("The request is refused because {why}."))
+        } else {
+            let length = hygiene::announced_length(&parts.headers)?;
+            let max = self.conn.worker.shared.settings.load().server.body_bytes_max;
+            if length <= max {
+                return None;
+            }
+            (Code::PayloadTooLarge, format!("The body is longer than {max} bytes."))
+        };
+        log::rejected(&self.subject(parts), code, &detail);
+        Some(Problem::new(code, detail).into_response(&self.id))
+    }
+
+    /// Evaluates the request and turns what borrows from the snapshot into what does not.
+    fn decide(
+        &self,
+        parts: &mut request::Parts,
+        body: &mut Option<Incoming>,
+        round: Round,
+    ) -> Verdict {
+        let shared = &self.conn.worker.shared;
+        let snapshot = shared.snapshot.load();
+        let facts = &**snapshot;
+        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
+        let now = shared.clock.now();
+        let view = RequestView {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+            client: self.conn.client,
+        };
+        let decision = evaluate(&view, &context, now, round);
+        let took = shared.clock.now().mono.us().saturating_sub(now.mono.us());
+        shared.metrics.decision_duration(Duration::from_micros(took));
+        match decision {
+            Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
+            Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
+            Decision::Admit(admitted) => {
+                self.note(admitted.principal(), now);
+                self.count_shadow(&admitted, facts.policies());
+                self.admit(admitted, parts, body, now)
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        admitted: Admitted<'_>,
+        parts: &mut request::Parts,
+        body: &mut Option<Incoming>,
+        now: Now,
+    ) -> Verdict {
+        let limit = admitted.limit().map(|report| self.limit_headers(&report, now));
+        let mechanism = admitted.principal().mechanism();
+        if admitted.route().target == Target::IssueWidgetToken {
+            let policies = self.conn.worker.shared.snapshot.load().shared_policies();
+            return match IssueJob::new(&admitted, limit, policies) {
+                Ok(job) => Verdict::Issue(job),
+                Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
+            };
+        }
+        let forward = Forward::new(admitted, limit, parts, body.take(), self.conn, self.id);
+        match forward {
+            Ok(forward) => Verdict::Forward(Box::new(forward)),
+            Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
+        }
+    }
+
+    fn refuse(&self, parts: &request::Parts, refusal: &Refusal<'_>, now: Now) -> Response<Bytes> {
+        if let Some(principal) = &refusal.principal {
+            self.note(principal, now);
+        }
+        let mechanism = refusal.principal.as_ref().map(Principal::mechanism);
+        let metrics = &self.conn.worker.shared.metrics;
+        metrics.decision(mechanism, refusal.denial.code().as_str());
+        if let Some(report) = &refusal.limit {
+            metrics.limited(report.policy.as_str());
+        }
+        log::refusal(&self.subject(parts), refusal);
+        let limit = refusal.limit.as_ref().map(|report| self.limit_headers(report, now));
+        Problem::of(&refusal.denial, limit).into_response(&self.id)
+    }
+
+    fn failed(
+        &self,
+        parts: &request::Parts,
+        mechanism: Mechanism,
+        failure: &Failure,
+    ) -> Response<Bytes> {
+        let metrics = &self.conn.worker.shared.metrics;
+        metrics.decision(Some(mechanism), failure.code.as_str());
+        log::failed(&self.subject(parts), failure);
+        Problem::new(failure.code, failure.detail).into_response(&self.id)
+    }
+
+    /// Notes what an authentication leaves behind: a verified token, a key's last use.
+    fn note(&self, principal: &Principal<'_>, now: Now) {
+        match principal {
+            Principal::Jwt { token, fresh: true, .. } => {
+                self.conn.worker.shared.verified.insert(token);
+            }
+            Principal::ShopApiKey { key, .. } => {
+                let (last, now) = (key.last_used_ms.load(Ordering::Relaxed), now.unix.unix_ms());
+                if now >= last.saturating_add(LAST_USED_STEP_MS) {
+                    key.last_used_ms.store(now, Ordering::Relaxed);
+                }
+            }
+            Principal::Jwt { .. } | Principal::WidgetToken { .. } | Principal::Anonymous => {}
+        }
+    }
+
+    fn count_shadow(&self, admitted: &Admitted<'_>, policies: &Policies) {
+        let metrics = &self.conn.worker.shared.metrics;
+        let exceeded = admitted.shadow_exceeded();
+        if exceeded == 0 {
+            return;
+        }
+        for (i, policy) in policies.limits.iter().enumerate().take(64) {
+            if exceeded >> i & 1 == 1 {
+                metrics.shadow_exceeded(policy.name.as_str());
+            }
+        }
+    }
+
+    fn limit_headers(&self, report: &LimitReport<'_>, now: Now) -> LimitHeaders {
+        let x_ratelimit = self.conn.worker.shared.settings.load().x_ratelimit;
+        LimitHeaders::new(report, now.unix, x_ratelimit)
+    }
+
+    fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
+        Subject {
+            conn: self.conn,
+            id: &self.id,
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+        }
+    }
+}
+
+fn whole(response: Response<Bytes>) -> Response<Source> {
+    response.map(Source::Whole)
+}

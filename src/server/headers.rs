@@ -1,0 +1,416 @@
+//! The header fields of a request on its way to the upstream, and of the response on its way back
+//! (spec §8).
+//!
+//! The upstream sees these, whatever the client sent, in every spelling, under their names:
+//!
+//! | field | value |
+//! |---|---|
+//! | `X-Auth-Mechanism` | `widget_token`, `shop_api_key`, `jwt` or `anonymous` |
+//! | `X-Auth-Shop-Id` | the principal's shop |
+//! | `X-Auth-Key-Id` | the API key's id, the widget token's id |
+//! | `X-Auth-Subject` | the JWT's `sub`; `anonymous` for an anonymous caller |
+//! | `X-Auth-Scopes` | granted scopes, space-separated; `*` is every scope |
+//! | `X-Request-Id` | the request's name in responses and logs |
+//! | `X-Forwarded-For`, `-Host`, `-Proto`, `Forwarded` | the peer, the `Host` it asked for, `http` |
+//!
+//! None is ever missing or empty: what does not apply is `-`, which is no shop id and no key id.
+//! Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded, so that
+//! every subject is legible in one way. `Host` names the upstream.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use arrayvec::ArrayString;
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING,
+};
+
+use super::worker::RequestId;
+use crate::decision::principal::Principal;
+
+/// The request's name.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_AUTH_MECHANISM: HeaderName = HeaderName::from_static("x-auth-mechanism");
+const X_AUTH_SHOP_ID: HeaderName = HeaderName::from_static("x-auth-shop-id");
+const X_AUTH_KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
+const X_AUTH_SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
+const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+const ABSENT: HeaderValue = HeaderValue::from_static("-");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+
+/// Fields that concern one connection only (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What the upstream is told of a request besides what the client said.
+pub(super) struct Outgoing<'a> {
+    /// Who it comes from.
+    pub(super) principal: &'a Principal<'a>,
+    /// Its name.
+    pub(super) id: &'a RequestId,
+    /// The peer's address.
+    pub(super) client: IpAddr,
+    /// The same, as [`forwarded_for`] made it.
+    pub(super) forwarded_for: &'a HeaderValue,
+    /// The upstream's authority.
+    pub(super) host: &'a HeaderValue,
+    /// The route takes JWTs, so `Authorization` is latchkey's.
+    pub(super) strips_authorization: bool,
+    /// The body comes in chunks.
+    pub(super) chunked: bool,
+}
+
+/// Turns the fields of a client's request into those the upstream gets.
+pub(super) fn prepare_request(headers: &mut HeaderMap, outgoing: &Outgoing<'_>) {
+    remove_nominated(headers);
+    remove_where(headers, |name| is_hop_by_hop(name) || is_ours(name));
+    // Answered here: the body is asked for once the upstream wants it.
+    headers.remove(EXPECT);
+    if outgoing.strips_authorization {
+        headers.remove(AUTHORIZATION);
+    }
+    if outgoing.chunked {
+        headers.insert(TRANSFER_ENCODING, CHUNKED);
+    }
+    let original_host = headers.insert(HOST, outgoing.host.clone());
+    let forwarded = forwarded(outgoing.client, original_host.as_ref());
+    headers.insert(FORWARDED, forwarded);
+    headers.insert(X_FORWARDED_HOST, original_host.unwrap_or(ABSENT));
+    headers.insert(X_FORWARDED_FOR, outgoing.forwarded_for.clone());
+    headers.insert(X_FORWARDED_PROTO, HTTP);
+    headers.insert(X_REQUEST_ID, text(outgoing.id));
+    identify(headers, outgoing.principal);
+}
+
+/// Turns the fields of an upstream's response into those the client gets, limits and request id
+/// aside.
+pub(super) fn prepare_response(headers: &mut HeaderMap) {
+    remove_nominated(headers);
+    remove_where(headers, is_hop_by_hop);
+}
+
+fn identify(headers: &mut HeaderMap, principal: &Principal<'_>) {
+    let mechanism = HeaderValue::from_static(principal.mechanism().as_str());
+    let shop = principal.shop().map_or(ABSENT, |shop| text(shop.as_str()));
+    let mut id = ArrayString::<48>::new();
+    let written = match principal {
+        Principal::ShopApiKey { key, .. } => write!(id, "{}", key.id),
+        Principal::WidgetToken { token, .. } => write!(id, "{}", token.id),
+        Principal::Jwt { .. } | Principal::Anonymous => write!(id, "-"),
+    };
+    debug_assert!(written.is_ok(), "ids are shorter than the buffer");
+    let subject = match principal {
+        Principal::Jwt { token, .. } => encoded(&token.subject),
+        Principal::Anonymous => HeaderValue::from_static("anonymous"),
+        Principal::ShopApiKey { .. } | Principal::WidgetToken { .. } => ABSENT,
+    };
+    headers.insert(X_AUTH_MECHANISM, mechanism);
+    headers.insert(X_AUTH_SHOP_ID, shop);
+    headers.insert(X_AUTH_KEY_ID, text(&id));
+    headers.insert(X_AUTH_SUBJECT, subject);
+    headers.insert(X_AUTH_SCOPES, encoded(principal.scopes()));
+}
+
+/// A value of visible ASCII.
+fn text(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap_or(ABSENT)
+}
+
+/// A value of our own making, without another copy.
+pub(super) fn owned(value: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(value)).unwrap_or(ABSENT)
+}
+
+/// `value` with everything but visible ASCII and inner spaces percent-encoded, and `%` too.
+fn encoded(value: &str) -> HeaderValue {
+    let plain = |b: u8| matches!(b, b'!'..=b'~') && b != b'%';
+    let value = value.trim_matches(' ');
+    if value.is_empty() {
+        return ABSENT;
+    }
+    if value.bytes().all(|b| plain(b) || b == b' ') {
+        return text(value);
+    }
+    let mut out = String::with_capacity(value.len() + 16);
+    for byte in value.bytes() {
+        if plain(byte) || byte == b' ' {
+            out.push(char::from(byte));
+        } else {
+            // Writing into a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    owned(out)
+}
+
+/// `X-Forwarded-For` for a peer.
+pub(super) fn forwarded_for(client: IpAddr) -> HeaderValue {
+    let mut value = ArrayString::<64>::new();
+    let written = write!(value, "{client}");
+    debug_assert!(written.is_ok(), "an address is shorter than the buffer");
+    text(&value)
+}
+
+/// `Forwarded` (RFC 7239 §4): IPv6 addresses bracketed and quoted, and the host quoted, since it
+/// may hold a colon.
+fn forwarded(client: IpAddr, host: Option<&HeaderValue>) -> HeaderValue {
+    let mut value = String::with_capacity(128);
+    let written = match client {
+        IpAddr::V4(v4) => write!(value, "for={v4}"),
+        IpAddr::V6(v6) => write!(value, "for=\"[{v6}]\""),
+    };
+    debug_assert!(written.is_ok(), "writing into a string cannot fail");
+    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+        value.push_str(";host=\"");
+        value.push_str(host);
+        value.push('"');
+    }
+    value.push_str(";proto=http");
+    owned(value)
+}
+
+/// Removes the fields that `Connection` names.
+fn remove_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
+    let nominated: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        // `close` and `keep-alive` are options, not fields; Host is replaced, not removed.
+        .filter(|name| *name != "close" && *name != HOST)
+        .collect();
+    for name in nominated {
+        headers.remove(name);
+    }
+}
+
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> =
+        headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name)
+}
+
+/// Whether a client's field is latchkey's to set, holds a credential that latchkey takes, or
+/// tells some frameworks another path than the one that was decided about. `_` and `.` count as
+/// `-`, because upstreams by way of CGI variables read them so (names come in lower case).
+fn is_ours(name: &str) -> bool {
+    // `forwarded` is the one without a prefix; everything else begins with `x`.
+    match name.as_bytes().first() {
+        Some(b'f') => return name == "forwarded",
+        Some(b'x') => {}
+        _ => return false,
+    }
+    let folded = |b: u8| if matches!(b, b'_' | b'.') { b'-' } else { b };
+    let starts = |prefix: &str| {
+        name.len() >= prefix.len()
+            && name.bytes().map(folded).zip(prefix.bytes()).all(|(a, b)| a == b)
+    };
+    let is = |other: &str| name.len() == other.len() && starts(other);
+    starts("x-auth-")
+        || starts("x-forwarded-")
+        || is("x-forwarded")
+        || is("x-real-ip")
+        || is("x-request-id")
+        || is("x-widget-token")
+        || is("x-shop-api-key")
+        || is("x-original-url")
+        || is("x-original-uri")
+        || is("x-rewrite-url")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::decision::origin::Origin;
+    use crate::decision::principal::{ApiKey, Shop};
+    use crate::id::{KeyId, ShopId};
+    use crate::secret::Digest;
+
+    fn prepared(principal: &Principal<'_>, fields: &[(&str, &str)], jwt: bool) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        let client: IpAddr = "2001:db8::7".parse().unwrap();
+        let outgoing = Outgoing {
+            principal,
+            id: &RequestId::from("0123456789abcdef0123456789abcdef").unwrap(),
+            client,
+            forwarded_for: &forwarded_for(client),
+            host: &HeaderValue::from_static("upstream:81"),
+            strips_authorization: jwt,
+            chunked: false,
+        };
+        prepare_request(&mut headers, &outgoing);
+        headers
+    }
+
+    fn shop() -> Shop {
+        Shop {
+            id: ShopId::parse("demo").unwrap(),
+            enabled: true,
+            url: Origin::parse("https://shop.example").unwrap(),
+            widget_origins: Vec::new(),
+            tokens_valid_from: Timestamp::from_unix_s(0),
+            limits: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_upstream_sees_our_fields_and_no_spelling_of_the_clients() {
+        let spellings = [
+            "X-Auth-Mechanism",
+            "x_auth_mechanism",
+            "X.Auth.Shop.Id",
+            "x-auth_subject",
+            "X-AUTH-SCOPES",
+            "X-Auth-Anything-Else",
+            "X_Auth_Key_Id",
+            "X-Request-Id",
+            "x_request_id",
+            "Forwarded",
+            "X-Forwarded-For",
+            "X_Forwarded_For",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Port",
+            "X-Forwarded",
+            "X-Real-IP",
+            "X-Shop-API-Key",
+            "x_shop_api_key",
+            "X-Widget-Token",
+            "x.widget.token",
+            "X-Original-URL",
+            "X-Rewrite-URL",
+        ];
+        let mut fields: Vec<_> = spellings.iter().map(|name| (*name, "spoofed")).collect();
+        fields.extend([("Host", "front.example:80"), ("X-Author", "kept"), ("Accept", "*/*")]);
+        let headers = prepared(&Principal::Anonymous, &fields, false);
+        let mut sent: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        sent.sort_unstable();
+        assert_eq!(
+            sent,
+            [
+                "accept: */*",
+                "forwarded: for=\"[2001:db8::7]\";host=\"front.example:80\";proto=http",
+                "host: upstream:81",
+                "x-auth-key-id: -",
+                "x-auth-mechanism: anonymous",
+                "x-auth-scopes: -",
+                "x-auth-shop-id: -",
+                "x-auth-subject: anonymous",
+                "x-author: kept",
+                "x-forwarded-for: 2001:db8::7",
+                "x-forwarded-host: front.example:80",
+                "x-forwarded-proto: http",
+                "x-request-id: 0123456789abcdef0123456789abcdef",
+            ]
+        );
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        let fields = [
+            ("Connection", "close, X-Hop , te"),
+            ("Connection", "x-auth-subject,,X-Other"),
+            ("X-Hop", "a"),
+            ("X-Other", "a"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "keep-alive"),
+            ("Proxy-Authorization", "Basic x"),
+            ("TE", "trailers"),
+            ("Trailer", "X"),
+            ("Upgrade", "websocket"),
+            ("Expect", "100-continue"),
+            ("X-Kept", "a"),
+        ];
+        let headers = prepared(&Principal::Anonymous, &fields, false);
+        for (name, _) in fields {
+            let kept = name == "X-Kept";
+            assert_eq!(headers.contains_key(name), kept, "{name}");
+        }
+        assert_eq!(headers["x-auth-subject"], "anonymous");
+        let mut response = HeaderMap::new();
+        for (name, value) in fields {
+            response
+                .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        prepare_response(&mut response);
+        let left: Vec<_> = response.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["expect", "x-kept"]);
+    }
+
+    #[test]
+    fn authorization_goes_on_where_it_is_not_ours() {
+        let fields = [("Authorization", "Basic eDp5")];
+        assert!(prepared(&Principal::Anonymous, &fields, false).contains_key(AUTHORIZATION));
+        assert!(!prepared(&Principal::Anonymous, &fields, true).contains_key(AUTHORIZATION));
+    }
+
+    #[test]
+    fn an_api_key_is_its_id_and_shop() {
+        let shop = shop();
+        let key = ApiKey {
+            id: KeyId(0xab),
+            digest: Digest::from_bytes([0; 32]),
+            shop: shop.id,
+            expires_at: None,
+            grace_until: None,
+            networks: Vec::new(),
+            limits: Vec::new(),
+            last_used_ms: Arc::default(),
+        };
+        let headers = prepared(&Principal::ShopApiKey { key: &key, shop: &shop }, &[], false);
+        assert_eq!(headers["x-auth-mechanism"], "shop_api_key");
+        assert_eq!(headers["x-auth-shop-id"], "demo");
+        assert_eq!(headers["x-auth-key-id"], "key_00000000000000ab");
+        assert_eq!(headers["x-auth-subject"], "-");
+        assert_eq!(headers["x-auth-scopes"], "*");
+        assert_eq!(headers["x-forwarded-host"], "-");
+    }
+
+    #[test]
+    fn subjects_are_legible_in_one_way() {
+        for (subject, value) in [
+            ("auth0|12", "auth0|12"),
+            ("a%20b", "a%2520b"),
+            ("a\r\nX-Auth-Shop-Id: b", "a%0D%0AX-Auth-Shop-Id: b"),
+            ("né", "n%C3%A9"),
+            ("", "-"),
+            ("  ", "-"),
+        ] {
+            assert_eq!(encoded(subject), value, "{subject:?}");
+        }
+    }
+}

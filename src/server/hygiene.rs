@@ -1,0 +1,131 @@
+//! What a request must satisfy before anybody decides about it: exactly one valid `Host`, and a
+//! target in origin form, or in absolute form that says the same as `Host` (RFC 9112 §3.2).
+
+use std::net::Ipv6Addr;
+
+use http::header::{CONTENT_LENGTH, HOST};
+use http::uri::Scheme;
+use http::{HeaderMap, Method, Uri, Version, request};
+
+/// Why a request is refused with 400, to follow "because".
+pub(super) fn check(parts: &request::Parts) -> Result<(), &'static str> {
+    if parts.method == Method::CONNECT {
+        return Err("CONNECT is not supported: this is no forward proxy");
+    }
+    let host = host(&parts.headers, parts.version)?;
+    target(&parts.uri, host)
+}
+
+/// The length the request announces, if any; its syntax was checked with the framing.
+pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// The one value of `Host`; only HTTP/1.0 may do without.
+fn host(headers: &HeaderMap, version: Version) -> Result<Option<&str>, &'static str> {
+    let mut values = headers.get_all(HOST).iter();
+    let Some(value) = values.next() else {
+        let needed = version != Version::HTTP_10;
+        return if needed { Err("it has no Host header") } else { Ok(None) };
+    };
+    if values.next().is_some() {
+        return Err("it has more than one Host header");
+    }
+    match value.to_str() {
+        Ok(text) if is_authority(text) => Ok(Some(text)),
+        Ok(_) | Err(_) => Err("its Host header is not a host name with an optional port"),
+    }
+}
+
+fn target(uri: &Uri, host: Option<&str>) -> Result<(), &'static str> {
+    match (uri.scheme(), uri.authority()) {
+        (None, None) if uri.path().starts_with('/') => Ok(()),
+        (Some(scheme), Some(authority)) => {
+            if *scheme != Scheme::HTTP {
+                return Err("the scheme of its target is not http");
+            }
+            if host.is_some_and(|host| authority.as_str().eq_ignore_ascii_case(host)) {
+                Ok(())
+            } else {
+                Err("its target and its Host header name different hosts")
+            }
+        }
+        _ => Err("its target is not a path"),
+    }
+}
+
+/// `host` or `host:port`, without user information (RFC 3986 §3.2); the host a name of letters,
+/// digits, `-`, `.` and `_`, an IPv4 address, or an IPv6 address in brackets.
+fn is_authority(text: &str) -> bool {
+    let port =
+        |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok();
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, rest)) = rest.split_once(']') else {
+            return false;
+        };
+        let port_ok = rest.is_empty() || rest.strip_prefix(':').is_some_and(port);
+        return address.parse::<Ipv6Addr>().is_ok() && port_ok;
+    }
+    let (name, port_ok) = match text.split_once(':') {
+        Some((name, digits)) => (name, port(digits)),
+        None => (text, true),
+    };
+    let name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    !name.is_empty() && name.len() <= 255 && name.bytes().all(name_byte) && port_ok
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn verdict(target: &str, version: Version, hosts: &[&str]) -> Result<(), &'static str> {
+        let mut request = Request::builder().uri(target).version(version);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        check(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn hosts() {
+        for good in ["a", "a.example:80", "A_b-c", "127.0.0.1:8080", "[::1]", "[2001:db8::1]:1"] {
+            assert_eq!(verdict("/", Version::HTTP_11, &[good]), Ok(()), "{good}");
+        }
+        for bad in [
+            "", ":80", "a:", "a:x", "a:65536", "a:+1", "a b", "a/b", "u@a", "[::1", "[::1]80",
+            "[a]", "::1", "a,b", "a?b", "a\\b", "a%41", "a:80:80", "http://a",
+        ] {
+            assert!(verdict("/", Version::HTTP_11, &[bad]).is_err(), "{bad:?}");
+        }
+        assert!(verdict("/", Version::HTTP_11, &[]).is_err());
+        assert!(verdict("/", Version::HTTP_11, &["a", "a"]).is_err());
+        assert_eq!(verdict("/", Version::HTTP_10, &[]), Ok(()));
+        assert!(verdict("/", Version::HTTP_10, &["a", "b"]).is_err());
+    }
+
+    #[test]
+    fn targets() {
+        let host = &["a.example:81"][..];
+        for good in
+            ["/", "/x?y", "http://a.example:81/x", "HTTP://A.example:81", "http://a.example:81?q"]
+        {
+            assert_eq!(verdict(good, Version::HTTP_11, host), Ok(()), "{good}");
+        }
+        for bad in [
+            "http://a.example/x",
+            "http://b/x",
+            "https://a.example:81/",
+            "a.example:81",
+            "*",
+            "http://u@a.example:81/",
+            "ftp://a.example:81/",
+        ] {
+            assert!(verdict(bad, Version::HTTP_11, host).is_err(), "{bad}");
+        }
+        assert!(verdict("http://a/", Version::HTTP_10, &[]).is_err());
+        let connect = Request::connect("a:1").header(HOST, "a:1").body(()).unwrap();
+        assert!(check(&connect.into_parts().0).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! What the data plane tells the operator: one event per refusal, and what went wrong.
+//!
+//! No event holds a credential, a query string or a body. Targets: `latchkey::refusal` for
+//! refusals, `latchkey::server` for the rest.
+
+use std::error::Error;
+use std::io;
+
+use tracing::{debug, info, warn};
+
+use super::proxy::Failure;
+use super::wire::Conn;
+use super::worker::RequestId;
+use crate::decision::Refusal;
+use crate::decision::denial::Code;
+use crate::decision::policy::Route;
+use crate::decision::principal::Principal;
+
+/// What is said of every request that does not go through.
+pub(super) struct Subject<'a> {
+    pub(super) conn: &'a Conn,
+    pub(super) id: &'a RequestId,
+    pub(super) method: &'a str,
+    /// Without its query.
+    pub(super) path: &'a str,
+}
+
+/// A refusal by the decision core.
+pub(super) fn refusal(subject: &Subject<'_>, refusal: &Refusal<'_>) {
+    let principal = refusal.principal.as_ref();
+    let code = refusal.denial.code();
+    info!(
+        target: "latchkey::refusal",
+        request_id = subject.id.as_str(),
+        code = code.as_str(),
+        status = code.status(),
+        route = refusal.route.map(route_name),
+        mechanism = principal.map(|p| p.mechanism().as_str()),
+        shop = principal.and_then(Principal::shop).map(tracing::field::display),
+        key_id = principal.and_then(key_id),
+        client = %subject.conn.client,
+        method = subject.method,
+        path = subject.path,
+        reason = &*refusal.denial.reason(),
+        "request refused"
+    );
+}
+
+/// A refusal before any decision, or by the widget-token route.
+pub(super) fn rejected(subject: &Subject<'_>, code: Code, reason: &str) {
+    info!(
+        target: "latchkey::refusal",
+        request_id = subject.id.as_str(),
+        code = code.as_str(),
+        status = code.status(),
+        client = %subject.conn.client,
+        method = subject.method,
+        path = subject.path,
+        reason,
+        "request refused"
+    );
+    subject.conn.worker.shared.metrics.decision(None, code.as_str());
+}
+
+/// A refusal of what never became a request.
+pub(super) fn unread(conn: &Conn, id: &RequestId, code: Code, reason: &str) {
+    info!(
+        target: "latchkey::refusal",
+        request_id = id.as_str(),
+        code = code.as_str(),
+        status = code.status(),
+        client = %conn.client,
+        reason,
+        "request refused"
+    );
+    conn.worker.shared.metrics.decision(None, code.as_str());
+}
+
+/// An admitted request that got no response from its upstream.
+pub(super) fn failed(subject: &Subject<'_>, failure: &Failure) {
+    warn!(
+        target: "latchkey::server",
+        request_id = subject.id.as_str(),
+        code = failure.code.as_str(),
+        status = failure.code.status(),
+        client = %subject.conn.client,
+        method = subject.method,
+        path = subject.path,
+        reason = failure.reason,
+        "admitted request failed"
+    );
+}
+
+/// A response that the upstream did not complete.
+pub(super) fn reply_broken(conn: &Conn, id: &RequestId, reason: &str) {
+    warn!(
+        target: "latchkey::server",
+        request_id = id.as_str(),
+        client = %conn.client,
+        reason,
+        "upstream broke off a response; the client's connection is cut"
+    );
+}
+
+/// A widget token was issued.
+pub(super) fn issued(subject: &Subject<'_>, shop: &str, key_id: &str, token_id: &str) {
+    info!(
+        target: "latchkey::server",
+        request_id = subject.id.as_str(),
+        shop,
+        key_id,
+        token_id,
+        "widget token issued"
+    );
+}
+
+/// A connection ended with an error: the peer went away, or did not take its response.
+pub(super) fn connection_ended(error: &hyper::Error) {
+    debug!(target: "latchkey::server", error = chain(error), "connection ended early");
+}
+
+/// The system refused to hand over a connection.
+pub(super) fn accept_failed(error: &io::Error) {
+    warn!(
+        target: "latchkey::server",
+        %error,
+        "cannot accept connections; if the limit of open files is reached, raise it or lower \
+         server.connections_max"
+    );
+}
+
+/// A worker could not start.
+pub(super) fn worker_failed(index: usize, error: &io::Error) {
+    tracing::error!(target: "latchkey::server", worker = index, %error, "a worker cannot start");
+}
+
+/// An error and its causes.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn route_name(route: &Route) -> &str {
+    route.name.as_str()
+}
+
+fn key_id(principal: &Principal<'_>) -> Option<tracing::field::DisplayValue<String>> {
+    let id = match principal {
+        Principal::ShopApiKey { key, .. } => key.id.to_string(),
+        Principal::WidgetToken { token, .. } => token.id.to_string(),
+        Principal::Jwt { .. } | Principal::Anonymous => return None,
+    };
+    Some(tracing::field::display(id))
+}

@@ -1,0 +1,278 @@
+//! A worker: one thread, one listener, its connections, its upstream pools.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use arrayvec::ArrayString;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use socket2::SockRef;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::LocalSet;
+
+use super::upstream::Upstreams;
+use super::wire::{Conn, Wire};
+use super::{Shared, handler, log, respond};
+use crate::decision::denial::Code;
+use crate::metrics::Held;
+
+/// Bytes read from a socket at a time.
+const READ_BYTES: usize = 16 * 1024;
+/// Connections over the bound that are seen off with care at a time, per worker.
+const SHED_MAX: usize = 64;
+/// How long one of them may take.
+const SHED_LINGER: Duration = Duration::from_millis(250);
+/// The wait after the system refused to hand over a connection (out of file descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// The least read buffer that hyper accepts.
+const HYPER_BUFFER_MIN: usize = 8192;
+
+/// What all workers are told.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Phase {
+    /// Accept.
+    Serving,
+    /// Finish within this time.
+    Draining(Duration),
+}
+
+/// Open connections, over all workers.
+#[derive(Debug, Default)]
+pub(super) struct Gauge(AtomicUsize);
+
+impl Gauge {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection's place among `connections_max`.
+struct Place {
+    worker: Rc<Worker>,
+    _counted: Held,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        worker.gauge.0.fetch_sub(1, Ordering::Relaxed);
+        worker.open.set(worker.open.get() - 1);
+        if worker.open.get() == 0 {
+            worker.emptied.notify_one();
+        }
+    }
+}
+
+/// Names a request: 32 hex digits, the worker's random prefix and a count.
+pub(super) type RequestId = ArrayString<32>;
+
+/// What a worker's connections share.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    /// Where sockets are read into, before the bytes go to their connection.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    pub(super) upstreams: RefCell<Upstreams>,
+    gauge: Arc<Gauge>,
+    /// Connections of this worker.
+    open: Cell<usize>,
+    emptied: Notify,
+    shedding: Cell<usize>,
+    draining: Cell<bool>,
+    /// To tell every connection that the drain has begun.
+    wakers: RefCell<HashMap<u64, Waker>>,
+    seed: u64,
+    count: Cell<u64>,
+}
+
+impl Worker {
+    /// A name no other request has; never one that the client chose.
+    pub(super) fn next_id(&self) -> RequestId {
+        let id = u128::from(self.seed) << 64 | u128::from(self.next());
+        let mut text = RequestId::new();
+        for shift in (0..32).rev() {
+            let digit = u32::try_from(id >> (shift * 4) & 0xf).unwrap_or_default();
+            text.push(char::from_digit(digit, 16).unwrap_or('0'));
+        }
+        text
+    }
+
+    fn next(&self) -> u64 {
+        let count = self.count.get().wrapping_add(1);
+        self.count.set(count);
+        count
+    }
+
+    /// A place among the open connections, unless all are taken.
+    fn place(self: &Rc<Self>, max: usize) -> Option<Place> {
+        self.open.set(self.open.get() + 1);
+        let others = self.gauge.0.fetch_add(1, Ordering::Relaxed);
+        let place = Place { worker: Rc::clone(self), _counted: self.shared.metrics.connection() };
+        (others < max).then_some(place)
+    }
+}
+
+/// What a worker starts from.
+pub(super) struct Start {
+    pub(super) index: usize,
+    pub(super) seed: u64,
+    pub(super) listener: std::net::TcpListener,
+    pub(super) shared: Arc<Shared>,
+    pub(super) gauge: Arc<Gauge>,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+/// Serves until drained; returns how many connections were cut.
+pub(super) fn run(start: Start) -> usize {
+    let index = start.index;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            log::worker_failed(index, &error);
+            return 0;
+        }
+    };
+    let listener = {
+        let _context = runtime.enter();
+        match TcpListener::from_std(start.listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                log::worker_failed(index, &error);
+                return 0;
+            }
+        }
+    };
+    let worker = Rc::new(Worker {
+        shared: start.shared,
+        scratch: RefCell::new(vec![0; READ_BYTES].into()),
+        upstreams: RefCell::default(),
+        gauge: start.gauge,
+        open: Cell::new(0),
+        emptied: Notify::new(),
+        shedding: Cell::new(0),
+        draining: Cell::new(false),
+        wakers: RefCell::default(),
+        seed: start.seed,
+        count: Cell::new(0),
+    });
+    let local = LocalSet::new();
+    local.block_on(&runtime, serve(worker, listener, start.phase))
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    mut phase: watch::Receiver<Phase>,
+) -> usize {
+    loop {
+        tokio::select! {
+            biased;
+            _ = phase.changed() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, peer)) => accept(&worker, tcp, peer),
+                Err(error) => {
+                    log::accept_failed(&error);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let bound = match *phase.borrow() {
+        Phase::Draining(bound) => bound,
+        // The handle was dropped.
+        Phase::Serving => Duration::ZERO,
+    };
+    worker.draining.set(true);
+    worker.wakers.borrow().values().for_each(Waker::wake_by_ref);
+    let emptied = async {
+        while worker.open.get() > 0 {
+            worker.emptied.notified().await;
+        }
+    };
+    let _ = tokio::time::timeout(bound, emptied).await;
+    worker.open.get()
+}
+
+fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
+    let settings = worker.shared.settings.load();
+    let Some(place) = worker.place(settings.server.connections_max.get()) else {
+        shed(worker, tcp, peer);
+        return;
+    };
+    // Responses are written whole: nothing is gained by waiting for more.
+    let _ = tcp.set_nodelay(true);
+    let conn = Rc::new(Conn::new(Rc::clone(worker), peer.ip()));
+    let wire = Wire::new(tcp, Rc::clone(&conn), &settings.server);
+    let buffer = settings.server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
+    let fields = settings.server.header_count_max;
+    tokio::task::spawn_local(async move {
+        connection(conn, wire, buffer, fields).await;
+        drop(place);
+    });
+}
+
+async fn connection(conn: Rc<Conn>, wire: Wire, buffer: usize, fields: usize) {
+    let worker = Rc::clone(&conn.worker);
+    let mut builder = http1::Builder::new();
+    // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
+    // setting it costs an allocation per request.
+    builder.header_read_timeout(None).max_buf_size(buffer);
+    if fields > 100 {
+        builder.max_headers(fields);
+    }
+    let service = service_fn(move |request| handler::handle(Rc::clone(&conn), request));
+    let mut http = pin!(builder.serve_connection(wire, service));
+    let number = worker.next();
+    let mut started = false;
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        if !started {
+            started = true;
+            worker.wakers.borrow_mut().insert(number, cx.waker().clone());
+        }
+        if worker.draining.get() && !told {
+            told = true;
+            http.as_mut().graceful_shutdown();
+        }
+        http.as_mut().poll(cx)
+    });
+    if let Err(error) = ended.await {
+        log::connection_ended(&error);
+    }
+    worker.wakers.borrow_mut().remove(&number);
+}
+
+/// Answers 503 on a connection over the bound, without reading the request it may bring. At most
+/// [`SHED_MAX`] at a time are waited for, so that the answer is not overtaken by a reset.
+fn shed(worker: &Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) {
+    let conn = Conn::new(Rc::clone(worker), peer.ip());
+    let id = worker.next_id();
+    let detail = "All connections are taken; try again in a moment.";
+    log::unread(&conn, &id, Code::Overloaded, detail);
+    let answer = respond::raw_problem(Code::Overloaded, detail.into(), &id);
+    let socket = SockRef::from(&tcp);
+    // A new connection's send buffer is empty and holds all of it.
+    let _ = socket.send(&answer);
+    let _ = socket.shutdown(std::net::Shutdown::Write);
+    if worker.shedding.get() >= SHED_MAX {
+        return;
+    }
+    worker.shedding.set(worker.shedding.get() + 1);
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let mut discarded = [0; 2048];
+        let read_on = async { while matches!(tcp.read(&mut discarded).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(SHED_LINGER, read_on).await;
+        worker.shedding.set(worker.shedding.get() - 1);
+    });
+}

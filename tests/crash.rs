@@ -1,0 +1,153 @@
+//! Nothing acknowledged is lost: SIGKILL in the middle of creations, rotations and revocations,
+//! again and again on the same database.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Gateway, Site};
+use crate::support::http::{get, request};
+use crate::support::secrets;
+use crate::support::upstream::{Behaviour, Upstream};
+
+const ROUNDS: usize = 50;
+/// Threads that change keys at the same time, so that a kill always finds some change half done.
+const WRITERS: usize = 3;
+
+/// What was acknowledged of a key: its secret must pass, or must not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    Refused,
+}
+
+/// What one writer was told, by secret; changes without an answer are in neither state.
+#[derive(Default)]
+struct Ledger {
+    fates: BTreeMap<String, Fate>,
+    live: Vec<(String, String)>,
+}
+
+#[test]
+fn sigkill_loses_nothing_acknowledged() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    let site = Site::new(
+        Some(&upstream),
+        "[failed_attempts]\nlimit = 200000\nwindow = \"1s\"\n[[limits]]\nname = \"any\"\n\
+         paths = [\"/*\"]\nkey = \"shop\"\nlimit = 200000\nwindow = \"1s\"\n",
+    );
+    site.start().shop("demo").shop("other");
+    let mut ledgers: Vec<Ledger> = (0..WRITERS).map(|_| Ledger::default()).collect();
+    let mut acknowledged = 0;
+    for round in 0..ROUNDS {
+        let gateway = site.start();
+        // The last round's changes are checked at once, all of them at the end.
+        for ledger in &ledgers {
+            verify(&gateway, ledger, 40);
+        }
+        let target = 3 + (round * 7) % 17;
+        acknowledged += kill_while_writing(gateway, &site.socket(), &mut ledgers, target);
+    }
+    let gateway = site.start();
+    for ledger in &ledgers {
+        verify(&gateway, ledger, usize::MAX);
+    }
+    let fates: Vec<Fate> = ledgers.iter().flat_map(|l| l.fates.values().copied()).collect();
+    let refused = fates.iter().filter(|f| **f == Fate::Refused).count();
+    assert!(acknowledged >= ROUNDS * 3 && refused > ROUNDS, "{acknowledged} changes, {refused}");
+}
+
+fn kill_while_writing(
+    gateway: Gateway,
+    socket: &Path,
+    ledgers: &mut [Ledger],
+    target: usize,
+) -> usize {
+    let done = AtomicUsize::new(0);
+    let done = &done;
+    std::thread::scope(|scope| {
+        for (n, ledger) in ledgers.iter_mut().enumerate() {
+            scope.spawn(move || {
+                let mut step = n;
+                while change(socket, ledger, step) {
+                    done.fetch_add(1, Ordering::Relaxed);
+                    step += 1;
+                }
+            });
+        }
+        scope.spawn(move || {
+            while done.load(Ordering::Relaxed) < target {
+                std::thread::yield_now();
+            }
+            gateway.kill();
+        });
+    });
+    done.load(Ordering::Relaxed)
+}
+
+/// One change and its acknowledgement; `false` when the server is gone.
+fn change(socket: &Path, ledger: &mut Ledger, step: usize) -> bool {
+    let oldest = (ledger.live.len() > 4).then(|| ledger.live.remove(0));
+    match (oldest, step % 3) {
+        (Some((id, secret)), 0) => revoke(socket, ledger, &id, &secret),
+        (Some((id, secret)), _) => rotate(socket, ledger, &id, &secret, step.is_multiple_of(2)),
+        (None, _) => create(socket, ledger),
+    }
+}
+
+fn call(socket: &Path, method: &str, path: &str, body: &Value) -> Option<Value> {
+    let call = request(method, &format!("/api/v1/shops/demo/keys{path}"));
+    let call = if body.is_null() { call } else { call.json(body) };
+    let answer = call.try_send_unix(socket).ok()?;
+    assert!(answer.status < 300, "{method} {path}: {}", answer.text());
+    secrets::collect(&answer);
+    Some(if answer.body.is_empty() { Value::Null } else { answer.json() })
+}
+
+fn create(socket: &Path, ledger: &mut Ledger) -> bool {
+    let Some(created) = call(socket, "POST", "", &json!({"name": "crash"})) else { return false };
+    ledger.take(&created);
+    true
+}
+
+fn revoke(socket: &Path, ledger: &mut Ledger, id: &str, secret: &str) -> bool {
+    // Until the answer comes, either outcome is right.
+    ledger.fates.remove(secret);
+    if call(socket, "DELETE", &format!("/{id}"), &Value::Null).is_none() {
+        return false;
+    }
+    ledger.fates.insert(secret.to_owned(), Fate::Refused);
+    true
+}
+
+fn rotate(socket: &Path, ledger: &mut Ledger, id: &str, secret: &str, grace: bool) -> bool {
+    ledger.fates.remove(secret);
+    let body = json!({"grace_seconds": if grace { 86_400 } else { 0 }});
+    let Some(rotated) = call(socket, "POST", &format!("/{id}/rotate"), &body) else {
+        return false;
+    };
+    ledger.fates.insert(secret.to_owned(), if grace { Fate::Passes } else { Fate::Refused });
+    ledger.take(&rotated);
+    true
+}
+
+impl Ledger {
+    fn take(&mut self, created: &Value) {
+        let text = |name: &str| created[name].as_str().expect("a string").to_owned();
+        self.fates.insert(text("secret"), Fate::Passes);
+        self.live.push((text("id"), text("secret")));
+    }
+}
+
+fn verify(gateway: &Gateway, ledger: &Ledger, most: usize) {
+    let live = ledger.live.iter().map(|(_, secret)| secret);
+    let others = ledger.fates.keys().filter(|s| !ledger.live.iter().any(|(_, l)| l == *s));
+    for secret in live.chain(others).take(most) {
+        let Some(fate) = ledger.fates.get(secret) else { continue };
+        let answer = gateway.send(&get("/api/plugin/shops/me/x").key(secret));
+        let expected = if *fate == Fate::Passes { 200 } else { 401 };
+        assert_eq!(answer.status, expected, "an acknowledged change was lost: {fate:?}");
+    }
+}
