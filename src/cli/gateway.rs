@@ -13,12 +13,13 @@ use super::exit::{Exit, Failure};
 use super::start;
 use crate::admin::listener::{self, ListenError};
 use crate::admin::operations::widget_tokens;
-use crate::admin::{self, Node, OperationError, jobs};
+use crate::admin::{self, Created, Node, OperationError, jobs};
 use crate::config::Config;
 use crate::id::Name;
 use crate::server::issue::IssuedToken;
 use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, IssueRequest};
 use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared};
+use crate::store::TokenRecord;
 
 /// A gateway that serves.
 pub(super) struct Gateway {
@@ -164,17 +165,12 @@ fn issue_batch(node: &Node, batch: Vec<IssueRequest>) {
         scopes: request.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
         lifetime: Some(request.lifetime),
         issued_by: request.key_id.to_string(),
+        idempotency: None,
     });
     match widget_tokens::issue_batch(node, wanted.collect()) {
         Ok(results) => {
             for (request, result) in batch.into_iter().zip(results) {
-                let answer =
-                    result.map_err(|error| issue_error(&error)).map(|issued| IssuedToken {
-                        token: issued.token,
-                        expires_at: issued.record.expires_at,
-                        scopes: issued.record.scopes,
-                        id: issued.record.id,
-                    });
+                let answer = result.map_err(|error| issue_error(&error)).and_then(issued);
                 // The caller may have left; the token expires by itself.
                 drop(request.reply.send(answer));
             }
@@ -186,6 +182,13 @@ fn issue_batch(node: &Node, batch: Vec<IssueRequest>) {
             }
         }
     }
+}
+
+fn issued(created: Created<TokenRecord>) -> Result<IssuedToken, IssueError> {
+    let TokenRecord { id, scopes, expires_at, .. } = created.record;
+    // Without an idempotency key nothing is a repetition, and only those come without the token.
+    let token = created.secret.ok_or(IssueError::Store)?;
+    Ok(IssuedToken { token, expires_at, scopes, id })
 }
 
 fn issue_error(error: &OperationError) -> IssueError {

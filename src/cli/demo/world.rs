@@ -20,6 +20,7 @@ use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::config::{Config, ConfigFile, Override, Sources};
 use crate::id::ShopId;
 use crate::jwks::RefreshReason;
+use crate::secret::SecretText;
 
 /// Limits and the like; addresses and paths are added as flags would add them.
 const CONFIG: &str = include_str!("demo.toml");
@@ -218,8 +219,12 @@ fn make_key(node: &Node, shop: ShopId) -> Result<String, Failure> {
     let fields =
         keys::KeyFields { name: "demo".to_owned(), expires_at: None, networks: Vec::new() };
     let created = keys::create(node, shop, fields, None).map_err(|e| operation_failure(&e))?;
-    let secret = created.secret.map(|secret| secret.expose().to_owned());
-    secret.ok_or_else(|| Failure::new(Exit::Failure, "a new key came without its secret"))
+    made(created.secret)
+}
+
+fn made(secret: Option<SecretText>) -> Result<String, Failure> {
+    let text = secret.map(|secret| secret.expose().to_owned());
+    text.ok_or_else(|| Failure::new(Exit::Failure, "a new credential came without its secret"))
 }
 
 fn issue(node: &Node, shop: ShopId, scopes: &[&str]) -> Result<String, Failure> {
@@ -228,9 +233,10 @@ fn issue(node: &Node, shop: ShopId, scopes: &[&str]) -> Result<String, Failure> 
         scopes: scopes.iter().map(|&s| s.to_owned()).collect(),
         lifetime: None,
         issued_by: "demo".to_owned(),
+        idempotency: None,
     };
     let issued = widget_tokens::issue(node, request).map_err(|e| operation_failure(&e))?;
-    Ok(issued.token.expose().to_owned())
+    made(issued.secret)
 }
 
 fn operation_failure(error: &OperationError) -> Failure {
