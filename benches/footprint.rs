@@ -66,7 +66,8 @@ fn start(folder: &Path) -> ExitCode {
 fn open(folder: &Path) -> Arc<Node> {
     let clock = Arc::new(SystemClock::new());
     let entropy = Arc::new(SystemEntropy::new());
-    Node::open(configuration(folder), clock, entropy, Arc::new(Metrics::new("bench").unwrap())).unwrap()
+    Node::open(configuration(folder), clock, entropy, Arc::new(Metrics::new("bench").unwrap()))
+        .unwrap()
 }
 
 fn configuration(folder: &Path) -> Config {
