@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench limiter`
 
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};

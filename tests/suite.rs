@@ -1,8 +1,7 @@
 //! Everything that is tested through the running binary or the library's front door, in one test
 //! binary.
 #![expect(
-    clippy::expect_used,
-    clippy::panic,
+    clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::string_slice,
     reason = "a test fails by panicking"
@@ -14,11 +13,4 @@ mod crash;
 mod decision;
 mod demo;
 mod naive;
-mod secrecy;
-mod spec_jwt;
-mod spec_keys;
-mod spec_outcomes;
-mod spec_upstream;
-mod spec_widget;
-mod startup;
-mod support;
+mod tidy;

@@ -108,7 +108,7 @@ fn readable<T>(field: &Field<T>, counts: bool) -> Result<Option<&T>, Outcome> {
     match field {
         Field::Once(text) if counts => Ok(Some(text)),
         Field::Twice(_) | Field::NotAscii if counts => Err("bad_request"),
-        _ => Ok(None),
+        Field::Absent | Field::Once(_) | Field::Twice(_) | Field::NotAscii => Ok(None),
     }
 }
 
@@ -162,7 +162,7 @@ fn by_jwt(scene: &Scene, jwt: &Jwt) -> Result<Caller, Outcome> {
     if jwt.issuer == JwtIssuer::Ed25519 {
         // The age is as of the time that all scenes share; some ask later.
         let since = scene.now_s - super::scene::NOW_S;
-        if !scene.key_set_age_s.is_some_and(|age| age + since <= STALE_S) {
+        if scene.key_set_age_s.is_none_or(|age| age + since > STALE_S) {
             return Err("keys_unavailable");
         }
         if jwt.signed == JwtSigned::ByUnknownKey {

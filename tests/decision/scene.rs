@@ -19,6 +19,7 @@ pub(super) const CLIENTS: [&str; 2] = ["192.0.2.7", "198.51.100.7"];
 pub(super) const NETWORK: &str = "192.0.2.0/24";
 
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(super) struct Scene {
     pub(super) now_s: u64,
     /// [`SHOPS`] without the last.

@@ -35,11 +35,9 @@ fn decode(segment: &str) -> Option<String> {
                 rest = rest.get(2..)?;
                 bytes.push(u8::from_str_radix(digits, 16).ok()?);
             }
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => bytes.push(*first),
-            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' => {
-                bytes.push(*first);
+            byte if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(byte) => {
+                bytes.push(*byte);
             }
-            b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' => bytes.push(*first),
             _ => return None,
         }
     }
