@@ -91,7 +91,9 @@ fn rule_2_several_keys_rotation_expiry_networks_and_own_limits() {
 
 #[test]
 fn rule_2_an_expired_key_is_expired_and_a_revoked_one_unknown() {
-    let w = world("");
+    let roomy = "[[limits]]\nname = \"roomy\"\npaths = [\"/*\"]\nkey = \"shop\"\n\
+                 limit = 100000\nwindow = \"1s\"\n";
+    let w = world(roomy);
     let soon = latchkey::clock::Timestamp::from_unix_s(crate::support::idp::unix_now() + 2);
     let (_, secret) = w.gateway.key("demo", &json!({"expires_at": soon.to_string()}));
     assert_eq!(w.outcome(&get(OWN).key(&secret)), "200 ok");
@@ -131,7 +133,7 @@ fn rules_3_and_6_the_path_names_the_keys_own_shop() {
 }
 
 #[test]
-fn rules_4_and_5_a_browser_must_be_on_the_shopssite() {
+fn rules_4_and_5_a_browser_must_be_on_the_shops_site() {
     let w = world("");
     let (_, secret) = w.gateway.key("demo", &json!({}));
     let extra = json!({"widget_origins": ["https://partner.example"]});

@@ -2,6 +2,8 @@
 //! binary.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
     reason = "a test fails by panicking"
@@ -13,4 +15,12 @@ mod crash;
 mod decision;
 mod demo;
 mod naive;
+mod secrecy;
+mod spec_jwt;
+mod spec_keys;
+mod spec_outcomes;
+mod spec_upstream;
+mod spec_widget;
+mod startup;
+mod support;
 mod tidy;

@@ -282,8 +282,7 @@ fn wait_for(log: &SharedLog, wanted: impl Fn(&str) -> bool) -> Option<String> {
 
 fn ready(line: &str) -> Option<Value> {
     let event: Value = serde_json::from_str(line).ok()?;
-    let fields = event["fields"].clone();
-    (fields["message"] == "ready").then_some(fields)
+    (event["message"] == "ready").then_some(event)
 }
 
 fn ready_addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
