@@ -510,7 +510,7 @@ mod tests {
 
         #[test]
         fn a_head_is_judged_alike_however_it_arrives(
-            text in "(GET|PO ST) /[a-z]{0,4} HTTP/1.[01]\r\n([A-Z]{1,3}: ?[a-z]{0,3}\r?\n){0,4}\r\n",
+            text in "(GET|PO ST) /[a-z]{0,4} HTTP/1.[01]\r\n([A-Z]{1,3}: ?[a-z]{0,3}\r?\n){0,4}\r\n"
         ) {
             let bytes = text.as_bytes();
             let mut scanner = HeadScanner::default();
