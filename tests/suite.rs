@@ -1,5 +1,5 @@
-//! The tests from outside: one binary, so that they link once.
-
+//! Everything that is tested through the running binary or the library's front door, in one test
+//! binary.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -7,6 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod api;
+mod cli;
+mod crash;
 mod decision;
+mod demo;
 mod naive;
 mod tidy;

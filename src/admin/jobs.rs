@@ -42,12 +42,15 @@ pub struct Progress {
     flushed_ms: AtomicU64,
 }
 
+/// Something that may be due.
+type Job<'j> = &'j dyn Fn() -> Result<(), OperationError>;
+
 /// Does what is due. Every job is tried even when one fails; failures are logged, and the next
 /// tick tries again.
 pub fn tick(node: &Node, progress: &Progress) {
     let rotation = node.config.load().widget_signing_key_rotation;
     let probe = || if node.is_writable() { Ok(()) } else { signing_keys::probe(node) };
-    let jobs: [(&str, &dyn Fn() -> Result<(), OperationError>); 6] = [
+    let jobs: [(&str, Job<'_>); 6] = [
         ("the store still refuses writes", &probe),
         ("times of last use are not stored", &|| flush_last_use(node, progress)),
         ("signing keys are not rotated", &|| signing_keys::maintain(node, rotation)),
@@ -86,12 +89,17 @@ pub fn flush_last_use(node: &Node, progress: &Progress) -> Result<(), OperationE
 fn prune_tokens(node: &Node) -> Result<(), OperationError> {
     let now = node.now().unix;
     let before = now - TOKENS_KEPT;
+    let mut pruned = 0;
     for _ in 0..PRUNE_ROUNDS_MAX {
-        if node.store.write::<_, StoreError>(|tx| tx.prune_tokens(before))? < PRUNE_MAX {
+        let round = node.store.write::<_, StoreError>(|tx| tx.prune_tokens(before))?;
+        pruned += round;
+        if round < PRUNE_MAX {
             break;
         }
     }
-    node.published.patch(|snapshot| snapshot.prune_revoked(now));
+    if pruned > 0 {
+        node.published.patch(|snapshot| snapshot.prune_revoked(now));
+    }
     Ok(())
 }
 

@@ -264,3 +264,76 @@ async fn serve_one<C: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         tracing::debug!(%error, "an admin connection broke off");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpStream, UnixStream};
+
+    use super::*;
+    use crate::admin::router;
+    use crate::admin::testing::Bench;
+
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, path: &str) -> String {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_trusted_and_tcp_is_not() {
+        let bench = Bench::new();
+        let path = bench.dir.path().join("admin.sock");
+        let socket = bind_unix(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+        let tcp = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let routes = router(Arc::clone(&bench.node));
+        let unix = tokio::spawn(serve_unix(socket, routes.clone(), stopped.clone()));
+        let tcp = tokio::spawn(serve_tcp(tcp, routes, stopped));
+        let answer = ask(UnixStream::connect(&path).await.unwrap(), "/api/v1/info").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"role\":\"owner\""));
+        let answer = ask(TcpStream::connect(address).await.unwrap(), "/api/v1/info").await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+        let answer = ask(TcpStream::connect(address).await.unwrap(), "/livez").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // An idle connection does not hold up the end.
+        let _idle = TcpStream::connect(address).await.unwrap();
+        stop.send(true).unwrap();
+        unix.await.unwrap();
+        tcp.await.unwrap();
+        assert!(!path.exists(), "the socket is removed");
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("deep").join("admin.sock");
+        let live = bind_unix(&path).unwrap();
+        assert!(matches!(bind_unix(&path), Err(ListenError::InUse { .. })));
+        drop(live);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "stale");
+        drop(bind_unix(&path).unwrap());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(bind_unix(&path), Err(ListenError::NotASocket { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        let long = dir.path().join("x".repeat(120));
+        assert!(matches!(bind_unix(&long), Err(ListenError::PathTooLong { .. })));
+        let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(left.len(), 1, "no private directory is left behind: {left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error_that_names_it() {
+        let first = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = first.local_addr().unwrap();
+        let error = bind_tcp(address).await.unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+}

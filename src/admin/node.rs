@@ -138,7 +138,7 @@ impl Node {
         make_first_signing_key(&store, entropy.as_ref(), clock.now().unix)?;
         let policies = Arc::clone(&config.policies);
         announce(&metrics, &policies);
-        let loaded = load(&store, policies, pepper.clone(), clock.now().unix)?;
+        let loaded = load(&store, &policies, pepper.clone(), clock.now().unix)?;
         Ok(Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
@@ -298,11 +298,11 @@ struct Loaded {
 /// Compiles what the store holds.
 fn load(
     store: &Store,
-    policies: Arc<Policies>,
+    policies: &Arc<Policies>,
     pepper: Pepper,
     now: Timestamp,
 ) -> Result<Loaded, OpenError> {
-    let mut snapshot = Snapshot::new(Arc::clone(&policies), pepper);
+    let mut snapshot = Snapshot::new(Arc::clone(policies), pepper);
     let mut admin_tokens = HashMap::new();
     let mut last_issued = Timestamp::default();
     let mut unusable = None;
@@ -322,7 +322,7 @@ fn load(
         for record in tx.admin_tokens(None, usize::MAX)? {
             admin_tokens.insert(record.digest, Arc::new(AdminToken::new(record)));
         }
-        load_key_sets(tx, &policies, &mut snapshot)
+        load_key_sets(tx, policies, &mut snapshot)
     })?;
     match unusable {
         Some(error) => Err(error.into()),
@@ -370,4 +370,138 @@ fn orphaned_overrides(snapshot: &Snapshot, policies: &Policies) -> Vec<String> {
         )
     };
     orphans.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::testing::{Bench, config, open};
+    use crate::clock::ManualClock;
+    use crate::decision::Facts as _;
+    use crate::decision::jwt::KeySets as _;
+    use crate::jwks::KeySink as _;
+
+    const ISSUER: &str = "[[issuers]]\nname = \"main\"\nissuer = \"https://id.example\"\n\
+         audiences = [\"api\"]\nalgorithms = [\"EdDSA\"]\n\
+         jwks_url = \"https://id.example/jwks\"\n";
+
+    /// RFC 8037 appendix A.2.
+    const JWKS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a",
+        "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    #[test]
+    fn a_lost_master_key_is_not_replaced() {
+        let bench = Bench::new();
+        let config = Config::clone(&bench.node.config.load());
+        let Bench { node, clock, dir } = bench;
+        drop(node);
+        std::fs::remove_file(dir.path().join("master.key")).unwrap();
+        let error = open(config, &clock).unwrap_err();
+        assert!(matches!(
+            error,
+            OpenError::MasterKey(MasterKeyError::MissingForExistingStore { .. })
+        ));
+        assert!(!dir.path().join("master.key").exists());
+    }
+
+    #[test]
+    fn a_second_node_on_the_same_store_is_refused() {
+        let bench = Bench::new();
+        let config = Config::clone(&bench.node.config.load());
+        let error = open(config, &bench.clock).unwrap_err();
+        assert!(matches!(error, OpenError::Store(StoreError::Locked { .. })), "{error}");
+    }
+
+    #[test]
+    fn key_sets_survive_a_restart_with_their_age() {
+        let bench = Bench::with(ISSUER);
+        let issuer = Name::parse("main").unwrap();
+        let at = bench.node.now().unix;
+        bench.node.publish(&issuer, KeySet::parse(JWKS, at).unwrap(), JWKS);
+        assert_eq!(bench.node.published.load().key_set(&issuer).unwrap().len(), 1);
+        // Stored late by a thread that was slow: the later set stays.
+        let older = KeySet::parse(JWKS, at - Duration::from_secs(9)).unwrap();
+        bench.node.publish(&issuer, older, "{\"keys\":[]}");
+        bench.clock.advance(Duration::from_secs(60));
+        let bench = bench.restart();
+        let snapshot = bench.node.published.load();
+        let set = snapshot.key_set(&issuer).unwrap();
+        assert_eq!((set.len(), set.fetched_at()), (1, at));
+    }
+
+    #[tokio::test]
+    async fn a_reload_applies_what_it_can_and_says_what_it_cannot() {
+        let bench = Bench::with(ISSUER);
+        bench.shop("demo").await;
+        let own = r#"{"shop-me":{"limit":7,"window_seconds":60}}"#;
+        bench.put("/api/v1/shops/demo/limits", own).await.expect(200);
+        let before = bench.node.published.load().generation;
+        let more = "[limiter]\ncells = 1024\n[[limits]]\nname = \"only\"\npaths = [\"/*\"]\n\
+             key = \"shop\"\nlimit = 5\nwindow = \"1m\"\n";
+        let warnings = bench.node.reload(config(&bench.dir, more));
+        assert!(warnings.iter().any(|w| w.contains("limiter.cells")), "{warnings:?}");
+        assert!(warnings.iter().any(|w| w.contains("`shop-me`")), "{warnings:?}");
+        let snapshot = bench.node.published.load();
+        assert!(snapshot.generation > before);
+        assert_eq!(snapshot.policies().limits.len(), 1);
+        assert!(snapshot.policies().issuers.is_empty());
+    }
+
+    #[test]
+    fn a_fresh_node_has_a_signing_key_and_makes_no_second_one() {
+        let bench = Bench::new();
+        let keys = |bench: &Bench| bench.node.store.read(ReadTx::signing_keys).unwrap().len();
+        assert_eq!(keys(&bench), 1);
+        assert_eq!(keys(&bench.restart()), 1);
+    }
+
+    /// Opening does nothing per key but decode and compile it; this would time out if it did.
+    #[test]
+    fn many_keys_load() {
+        let bench = Bench::new();
+        let shop = crate::store::ShopRecord {
+            id: crate::id::ShopId::parse("demo").unwrap(),
+            name: String::new(),
+            url: "https://demo.example".to_owned(),
+            widget_origins: Vec::new(),
+            enabled: true,
+            tokens_valid_from: Timestamp::default(),
+            limits: Vec::new(),
+            created_at: Timestamp::default(),
+            updated_at: Timestamp::default(),
+            revision: 1,
+        };
+        let stored = bench.node.store.write::<_, StoreError>(|tx| {
+            tx.put_shop(&shop)?;
+            (0..2_000u64).try_for_each(|i| {
+                tx.put_key(&crate::store::KeyRecord {
+                    id: crate::id::KeyId(i),
+                    shop: shop.id,
+                    name: String::new(),
+                    digest: bench.node.pepper().digest(&i.to_be_bytes()),
+                    start: "sk_0000".to_owned(),
+                    created_at: Timestamp::default(),
+                    expires_at: None,
+                    grace_until: None,
+                    replaced_by: None,
+                    networks: Vec::new(),
+                    limits: Vec::new(),
+                    last_used_at: None,
+                    revision: 1,
+                })
+            })
+        });
+        stored.unwrap();
+        let bench = bench.restart();
+        assert_eq!(bench.node.published.load().counts(), (1, 2_000));
+    }
+
+    #[test]
+    fn a_clock_is_shared() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_s(7)));
+        let dir = tempfile::TempDir::new().unwrap();
+        let node = open(config(&dir, ""), &clock).unwrap();
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(node.now().unix, Timestamp::from_unix_s(8));
+    }
 }

@@ -5,6 +5,7 @@
 //! a request and a print; it does not know which it was.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use axum::Router;
@@ -18,7 +19,7 @@ use tower::ServiceExt as _;
 use super::exit::{Exit, Failure};
 use super::http::exchange;
 use super::output::{find, show};
-use super::start;
+use super::start::{self, reachable};
 use crate::admin;
 use crate::config::Config;
 
@@ -37,8 +38,15 @@ pub(super) enum Missing {
     Refuse,
 }
 
+/// The admin API of one latchkey.
+pub(super) struct Client {
+    way: Way,
+    data: SocketAddr,
+    admin: SocketAddr,
+}
+
 /// A way to the admin API.
-pub(super) enum Client {
+enum Way {
     /// To a running server.
     Socket(PathBuf),
     /// To the store, opened here.
@@ -52,28 +60,24 @@ impl Client {
     /// To the server that `config` names, or, if none runs, to its store.
     pub(super) async fn connect(config: Config, missing: Missing) -> Result<Self, Failure> {
         let socket = config.admin.socket.clone();
-        match UnixStream::connect(&socket).await {
-            Ok(_) => Ok(Self::Socket(socket)),
-            Err(error) if is_nobody(&error) => Self::open(config, missing, &socket),
-            Err(error) => Err(socket_failure(&socket, &error)),
-        }
+        let data = reachable(config.server.listen);
+        let admin = reachable(config.admin.listen);
+        let way = match UnixStream::connect(&socket).await {
+            Ok(_) => Way::Socket(socket),
+            Err(error) if is_nobody(&error) => Way::open(config, missing, &socket)?,
+            Err(error) => return Err(socket_failure(&socket, &error)),
+        };
+        Ok(Self { way, data, admin })
     }
 
-    fn open(config: Config, missing: Missing, socket: &Path) -> Result<Self, Failure> {
-        let path = config.store.path.clone();
-        if missing == Missing::Refuse && !path.exists() {
-            let message = format!(
-                "no server answers on {}, and there is no database at {}",
-                socket.display(),
-                path.display()
-            );
-            let hint = "start `latchkey serve`, or create a shop: latchkey shop create; or name \
-                        what you mean with --config, --socket or --store";
-            return Ok(Self::Nothing(Failure::new(Exit::Refused, message).hint(hint)));
-        }
-        check_owner(&path)?;
-        let node = start::open_node(config)?;
-        Ok(Self::Offline(admin::router(node)))
+    /// Where callers connect, by the configuration.
+    pub(super) fn data_address(&self) -> SocketAddr {
+        self.data
+    }
+
+    /// Where the admin plane listens, by the configuration.
+    pub(super) fn admin_address(&self) -> SocketAddr {
+        self.admin
     }
 
     /// `GET` of one thing.
@@ -84,7 +88,7 @@ impl Client {
     /// All items of a list, page by page.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
         let mut items = Vec::new();
-        if let (Self::Nothing(_), "/shops" | "/admin-tokens") = (self, path) {
+        if let (Way::Nothing(_), "/shops" | "/admin-tokens") = (&self.way, path) {
             return Ok(items);
         }
         let mut cursor = String::new();
@@ -124,9 +128,9 @@ impl Client {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Failure> {
-        match self {
-            Self::Nothing(failure) => Err(failure.clone()),
-            Self::Socket(path) => {
+        match &self.way {
+            Way::Nothing(failure) => Err(failure.clone()),
+            Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| socket_failure(path, &error))?;
                 exchange(stream, request).await.map_err(|error| {
@@ -134,7 +138,7 @@ impl Client {
                     Failure::new(Exit::Refused, message)
                 })
             }
-            Self::Offline(router) => {
+            Way::Offline(router) => {
                 let mut request = request.map(axum::body::Body::new);
                 // Whoever can open the store owns it.
                 request.extensions_mut().insert(admin::Caller::in_process());
@@ -149,6 +153,25 @@ impl Client {
                 Ok(Response::from_parts(head, body.to_bytes()))
             }
         }
+    }
+}
+
+impl Way {
+    fn open(config: Config, missing: Missing, socket: &Path) -> Result<Self, Failure> {
+        let path = config.store.path.clone();
+        if missing == Missing::Refuse && !path.exists() {
+            let message = format!(
+                "no server answers on {}, and there is no database at {}",
+                socket.display(),
+                path.display()
+            );
+            let hint = "start `latchkey serve`, or create a shop: latchkey shop create; or name \
+                        what you mean with --config, --socket or --store";
+            return Ok(Self::Nothing(Failure::new(Exit::Refused, message).hint(hint)));
+        }
+        check_owner(&path)?;
+        let node = start::open_node(config)?;
+        Ok(Self::Offline(admin::router(node)))
     }
 }
 
@@ -228,6 +251,46 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::{Override, Sources};
+
+    fn config_in(directory: &Path) -> Config {
+        let path = directory.join("latchkey.redb").display().to_string();
+        let store = Override { flag: "test".into(), key: "store.path".into(), value: path };
+        start::load(&Sources { overrides: vec![store], ..Sources::default() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn without_server_and_store_lists_are_empty_and_nothing_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = Client::connect(config_in(directory.path()), Missing::Refuse).await.unwrap();
+        assert_eq!(client.list("/shops").await, Ok(Vec::new()));
+        let failure = client.get("/shops/acme").await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(failure.message.contains("admin.sock") && failure.hint.is_some(), "{failure}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_server_the_store_answers_page_by_page() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = Client::connect(config_in(directory.path()), Missing::Create).await.unwrap();
+        for i in 0..=PAGE {
+            let shop = json!({"id": format!("s{i:03}"), "url": "https://a.example"});
+            client.call(Method::POST, "/shops", Some(&shop)).await.unwrap();
+        }
+        assert_eq!(client.list("/shops").await.unwrap().len(), PAGE + 1);
+        let again = json!({"id": "s000", "url": "https://a.example"});
+        let failure = client.call(Method::POST, "/shops", Some(&again)).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(std::os::unix::net::UnixListener::bind(directory.path().join("admin.sock")));
+        let client = Client::connect(config_in(directory.path()), Missing::Create).await.unwrap();
+        assert_eq!(client.list("/shops").await, Ok(Vec::new()));
+    }
 
     #[test]
     fn refusals_say_what_the_api_said() {

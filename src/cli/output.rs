@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use super::exit::Failure;
@@ -110,8 +110,12 @@ fn table(columns: &[Column], items: &[Value]) -> String {
     for item in items {
         table.add_row(columns.iter().map(|c| show(find(item, c.1))));
     }
-    for column in table.column_iter_mut() {
+    for (i, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
+        // What names an item is there to be copied: it stays in one piece.
+        if i == 0 {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"
@@ -213,6 +217,15 @@ pub(super) mod tests {
         let text = printed.text();
         assert!(text.lines().count() > 2);
         assert!(text.lines().all(|l| l.chars().count() <= WIDTH_MAX.into()), "{text}");
+    }
+
+    #[test]
+    fn ids_are_never_broken() {
+        let id = "wt_".to_owned() + &"0".repeat(32);
+        let item = json!({"id": id, "name": "a".repeat(90), "state": {"enabled": "b".repeat(90)}});
+        let printed = Printed::default();
+        printed.output(Format::Table).list(&COLUMNS, &[item], "").unwrap();
+        assert!(printed.text().contains(&id), "{}", printed.text());
     }
 
     #[test]

@@ -13,7 +13,11 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let config = start::load(sources)?;
     let log = logging::init(&config.log)
         .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
-    start::runtime()?.block_on(serve(config, sources, &log))
+    let runtime = start::runtime()?;
+    let served = runtime.block_on(serve(config, sources, &log));
+    // Everything has ended, or was told a second time to stop and is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(), Failure> {
@@ -35,8 +39,10 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
             Told::Reload => reload(&gateway, sources, log).await,
             Told::Stop(name) => {
                 tracing::info!(signal = name, "stopping; requests under way may finish");
-                gateway.stop().await;
-                tracing::info!("stopped");
+                tokio::select! {
+                    () = gateway.stop() => tracing::info!("stopped"),
+                    () = signals.stop() => tracing::warn!("told again: stopped at once"),
+                }
                 return Ok(());
             }
         }
@@ -84,13 +90,8 @@ async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
 
 /// Returns when the process is told to stop.
 pub(super) async fn stop_signal() -> Result<(), Failure> {
-    let mut signals = Signals::install()?;
-    loop {
-        match signals.next().await {
-            Told::Stop(_) => return Ok(()),
-            Told::Reload => {}
-        }
-    }
+    Signals::install()?.stop().await;
+    Ok(())
 }
 
 /// What a signal says.
@@ -119,6 +120,11 @@ impl Signals {
             interrupt: install(SignalKind::interrupt())?,
             hangup: install(SignalKind::hangup())?,
         })
+    }
+
+    /// The next signal that says stop.
+    async fn stop(&mut self) {
+        while let Told::Reload = self.next().await {}
     }
 
     async fn next(&mut self) -> Told {

@@ -2,7 +2,7 @@
 //! node, and how their errors are told.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,6 +91,16 @@ pub(super) fn ensure_free(key: &str, address: SocketAddr) -> Result<(), Failure>
     Err(Failure::new(exit, message).hint(hint))
 }
 
+/// Where a listener on all addresses is reached from this machine.
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +112,17 @@ mod tests {
         assert_eq!(failure.exit, Exit::Store);
         let text = failure.to_string();
         assert!(text.contains("/x/latchkey.redb") && text.contains("/x/admin.sock"), "{text}");
+    }
+
+    #[test]
+    fn listeners_on_all_addresses_are_asked_on_loopback() {
+        for (listen, asked) in [
+            ("0.0.0.0:81", "127.0.0.1:81"),
+            ("[::]:81", "[::1]:81"),
+            ("10.0.0.1:81", "10.0.0.1:81"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::conn::InFlight;
 use super::log;
-use super::wire::InFlight;
 use super::worker::RequestId;
 use crate::decision::denial::Code;
 
@@ -41,10 +41,11 @@ impl BodyFault {
         let mut cause = error.source();
         while let Some(error) = cause {
             if let Some(error) = error.downcast_ref::<io::Error>() {
-                match error.kind() {
-                    io::ErrorKind::TimedOut => return Self::TimedOut,
-                    io::ErrorKind::InvalidData => return Self::Malformed,
-                    _ => {}
+                if error.kind() == io::ErrorKind::TimedOut {
+                    return Self::TimedOut;
+                }
+                if error.kind() == io::ErrorKind::InvalidData {
+                    return Self::Malformed;
                 }
             }
             cause = error.source();
@@ -53,6 +54,16 @@ impl BodyFault {
     }
 
     /// What the client is told, if it is still there.
+    pub(super) fn detail(self) -> &'static str {
+        match self {
+            Self::TooLarge => "The body of the request is longer than is allowed.",
+            Self::TimedOut => "The body of the request did not arrive in time.",
+            Self::Malformed => "The chunked framing of the request's body is malformed.",
+            Self::BrokenOff => "The body of the request is incomplete.",
+        }
+    }
+
+    /// The code of that.
     pub(super) fn code(self) -> Code {
         match self {
             Self::TooLarge => Code::PayloadTooLarge,

@@ -66,6 +66,9 @@ impl HeadScanner {
             let Some(line) = line.strip_suffix(b"\r") else {
                 return Err(HeadFault::Malformed("a line does not end in CR LF"));
             };
+            if self.lines == 0 && i > bounds.bytes {
+                return Err(HeadFault::TargetTooLong);
+            }
             self.line_start = i + 1;
             if line.is_empty() {
                 let len = i + 1;
@@ -188,20 +191,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// A character of a token (RFC 9110 §5.6.2).
 fn is_token(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte: u8 = 0x21;
-        while byte < 0x7f {
-            let delimiter = matches!(
-                byte,
-                b'"' | b'(' | b')' | b',' | b'/' | b':'..=b'@' | b'['..=b']' | b'{' | b'}'
-            );
-            table[byte as usize] = !delimiter;
-            byte += 1;
-        }
-        table
-    };
-    TOKEN.get(usize::from(byte)).copied().unwrap_or_default()
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// A byte of a field value: no control character but the tab (RFC 9110 §5.5).
@@ -275,21 +265,20 @@ impl ChunkScanner {
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, ChunkFault> {
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
-            match self {
-                Self::Done => break,
-                Self::Data(left) => {
-                    let here = u64::try_from(bytes.len() - at).unwrap_or(u64::MAX).min(*left);
-                    *left -= here;
-                    at += usize::try_from(here).unwrap_or(usize::MAX);
-                    if *left == 0 {
-                        *self = Self::DataCr;
-                    }
-                }
-                _ => {
-                    *self = self.step(*byte).ok_or(ChunkFault)?;
-                    at += 1;
-                }
+            if *self == Self::Done {
+                break;
             }
+            if let Self::Data(left) = self {
+                let here = u64::try_from(bytes.len() - at).unwrap_or(u64::MAX).min(*left);
+                *left -= here;
+                at += usize::try_from(here).unwrap_or(usize::MAX);
+                if *left == 0 {
+                    *self = Self::DataCr;
+                }
+                continue;
+            }
+            *self = self.step(*byte).ok_or(ChunkFault)?;
+            at += 1;
         }
         Ok(at)
     }
@@ -297,14 +286,15 @@ impl ChunkScanner {
     /// The state after one byte outside of data.
     fn step(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
-            (Self::Size { size, digits: 1.. }, b'\r') => Self::SizeLf { size },
+            (Self::Size { size, digits: 1.. } | Self::Extension { size, .. }, b'\r') => {
+                Self::SizeLf { size }
+            }
             (Self::Size { size, digits: 1.. }, b';') => Self::Extension { size, bytes: 0 },
             // 15 hex digits fit a signed 64-bit reader too.
             (Self::Size { size, digits: digits @ ..15 }, _) => {
                 let digit = char::from(byte).to_digit(16)?;
                 Self::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
             }
-            (Self::Extension { size, .. }, b'\r') => Self::SizeLf { size },
             (Self::Extension { size, bytes: bytes @ ..EXTENSION_BYTES_MAX }, _)
                 if is_field_byte(byte) =>
             {
@@ -443,6 +433,8 @@ mod tests {
         assert_eq!(scan(format!("{long}\r\n\r\n").as_bytes()), Err(HeadFault::TooLarge));
         let target = format!("GET /{}", "b".repeat(256));
         assert_eq!(scan(target.as_bytes()), Err(HeadFault::TargetTooLong));
+        let whole = format!("{target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(scan(whole.as_bytes()), Err(HeadFault::TargetTooLong));
     }
 
     #[test]
@@ -518,7 +510,7 @@ mod tests {
 
         #[test]
         fn a_head_is_judged_alike_however_it_arrives(
-            text in "(GET|PO ST) /[a-z]{0,4} HTTP/1.[01]\r\n([A-Z]{1,3}: ?[a-z]{0,3}\r?\n){0,4}\r\n",
+            text in "(GET|PO ST) /[a-z]{0,4} HTTP/1.[01]\r\n([A-Z]{1,3}: ?[a-z]{0,3}\r?\n){0,4}\r\n"
         ) {
             let bytes = text.as_bytes();
             let mut scanner = HeadScanner::default();

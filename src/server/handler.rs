@@ -10,12 +10,12 @@ use http::{Request, Response, request};
 use hyper::body::Incoming;
 
 use super::body::{ReplyBody, Source};
+use super::conn::Conn;
 use super::hygiene;
 use super::issue_route::{self, IssueJob};
 use super::log::{self, Subject};
 use super::proxy::{Failure, Forward};
 use super::respond::{LimitHeaders, Problem};
-use super::wire::Conn;
 use super::worker::RequestId;
 use crate::clock::Now;
 use crate::decision::denial::Code;

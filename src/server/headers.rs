@@ -11,7 +11,7 @@
 //! | `X-Auth-Subject` | the JWT's `sub`; `anonymous` for an anonymous caller |
 //! | `X-Auth-Scopes` | granted scopes, space-separated; `*` is every scope |
 //! | `X-Request-Id` | the request's name in responses and logs |
-//! | `X-Forwarded-For`, `-Host`, `-Proto`, `Forwarded` | the peer, the `Host` it asked for, `http` |
+//! | `X-Forwarded-For`, `-Host`, `-Proto`, `Forwarded` | the peer, its `Host`, `http` |
 //!
 //! None is ever missing or empty: what does not apply is `-`, which is no shop id and no key id.
 //! Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded, so that

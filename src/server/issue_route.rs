@@ -142,7 +142,7 @@ async fn read(body: Option<Incoming>) -> Result<Vec<u8>, Refused> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             let fault = BodyFault::of(&error);
-            (fault.code(), format!("The request is refused because {fault}."))
+            (fault.code(), fault.detail().to_owned())
         })?;
         let Ok(data) = frame.into_data() else {
             break;

@@ -8,8 +8,8 @@ use std::io;
 
 use tracing::{debug, info, warn};
 
+use super::conn::Conn;
 use super::proxy::Failure;
-use super::wire::Conn;
 use super::worker::RequestId;
 use crate::decision::Refusal;
 use crate::decision::denial::Code;

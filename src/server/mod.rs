@@ -13,9 +13,11 @@
 //! what, and it opens neither the store nor the admin plane.
 
 mod body;
+mod conn;
 mod framing;
 mod handler;
 mod headers;
+mod held;
 mod hygiene;
 pub mod issue;
 mod issue_route;

@@ -13,11 +13,11 @@ use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy;
 
 use super::body::{BodyWatch, RequestBody, Source, UpstreamBody};
+use super::conn::Conn;
 use super::headers::{self, Outgoing};
 use super::log;
 use super::respond::{self, LimitHeaders};
 use super::upstream::Upstream;
-use super::wire::Conn;
 use super::worker::RequestId;
 use crate::decision::Admitted;
 use crate::decision::denial::Code;
@@ -61,6 +61,7 @@ impl Forward {
     /// # Errors
     ///
     /// The route's upstream is not configured any more: the settings changed this moment.
+    #[expect(clippy::needless_pass_by_value, reason = "a proof is used up by what it proves")]
     pub(super) fn new(
         admitted: Admitted<'_>,
         limit: Option<LimitHeaders>,
@@ -163,12 +164,7 @@ async fn await_head(
 
 fn failure(error: &legacy::Error, watch: Option<&BodyWatch>) -> Failure {
     if let Some(fault) = watch.and_then(BodyWatch::fault) {
-        let detail = match fault.code() {
-            Code::PayloadTooLarge => "The body of the request is longer than is allowed.",
-            Code::RequestTimeout => "The body of the request did not arrive in time.",
-            _ => "The body of the request is malformed or incomplete.",
-        };
-        return Failure::new(fault.code(), detail, fault.to_string());
+        return Failure::new(fault.code(), fault.detail(), fault.to_string());
     }
     let reason = log::chain(error);
     if !error.is_connect() {

@@ -13,107 +13,28 @@
 //! which may overtake the response.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::HeaderValue;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
 
+use super::conn::Conn;
 use super::framing::{BodyFraming, ChunkScanner, HeadBounds, HeadFault, HeadScanner};
-use super::worker::Worker;
-use super::{headers, log, respond};
+use super::held::{Buffer, Timer, Wait};
+use super::{log, respond};
 use crate::config::ServerConfig;
 use crate::decision::denial::Code;
-use crate::metrics::Held;
 
 /// Empty lines tolerated before a request line (RFC 9112 §2.2 asks for one).
 const EMPTY_LINES_MAX: u8 = 2;
 /// How long, and for how many bytes, is read on after the response to a request cut short.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 512 * 1024;
-/// A connection's buffer larger than this is given back when it is empty.
-const BUFFER_KEPT: usize = 4096;
-
-/// A connection, as its wire, its requests and their replies share it.
-pub(super) struct Conn {
-    pub(super) worker: Rc<Worker>,
-    /// The peer's address, never in its IPv4-mapped form.
-    pub(super) client: IpAddr,
-    /// [`Conn::client`] as `X-Forwarded-For`.
-    pub(super) forwarded_for: HeaderValue,
-    in_flight: Cell<bool>,
-    unflushed: Cell<bool>,
-    called: Cell<bool>,
-    aborted: Cell<bool>,
-}
-
-impl Conn {
-    pub(super) fn new(worker: Rc<Worker>, peer: IpAddr) -> Self {
-        let client = peer.to_canonical();
-        Self {
-            worker,
-            client,
-            forwarded_for: headers::forwarded_for(client),
-            in_flight: Cell::new(false),
-            unflushed: Cell::new(false),
-            called: Cell::new(false),
-            aborted: Cell::new(false),
-        }
-    }
-
-    /// The service was called with the request handed over last.
-    pub(super) fn call(self: &Rc<Self>) -> InFlight {
-        self.called.set(true);
-        let counted = self.worker.shared.metrics.request();
-        InFlight { conn: Rc::clone(self), _counted: counted }
-    }
-
-    /// The response cannot be completed: the connection must not end as if it were.
-    pub(super) fn abort(&self) {
-        self.aborted.set(true);
-    }
-
-    fn hand_over(&self) {
-        self.in_flight.set(true);
-        self.unflushed.set(true);
-        self.called.set(false);
-    }
-
-    fn is_busy(&self) -> bool {
-        self.in_flight.get() || self.unflushed.get()
-    }
-
-    /// Hyper answers what it never showed the service: a refusal of its own.
-    fn is_hypers_answer(&self) -> bool {
-        self.in_flight.get() && !self.called.get()
-    }
-}
-
-/// A request is being answered; held by the reply's body until its end.
-pub(super) struct InFlight {
-    conn: Rc<Conn>,
-    _counted: Held,
-}
-
-impl InFlight {
-    pub(super) fn conn(&self) -> &Rc<Conn> {
-        &self.conn
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.conn.in_flight.set(false);
-    }
-}
 
 /// Bounds and timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -151,16 +72,6 @@ enum Closing {
     Closed,
 }
 
-/// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    Request,
-    Head,
-    Body,
-    Linger,
-    Write,
-}
-
 /// See the module documentation.
 pub(super) struct Wire {
     tcp: TcpStream,
@@ -169,6 +80,8 @@ pub(super) struct Wire {
     buffer: Buffer,
     phase: Phase,
     empty_lines: u8,
+    /// The peer has stopped sending while a response was due.
+    peer_done: bool,
     closing: Closing,
     read_timer: Timer,
     write_timer: Timer,
@@ -190,6 +103,7 @@ impl Wire {
             buffer: Buffer::default(),
             phase: Phase::Head(HeadScanner::default()),
             empty_lines: 0,
+            peer_done: false,
             closing: Closing::Open,
             read_timer: Timer::default(),
             write_timer: Timer::default(),
@@ -205,10 +119,16 @@ impl Wire {
         Poll::Ready(Ok(read.filled().len()))
     }
 
-    /// Between the end of a request and that of its response: only whether the peer is gone.
+    /// Between the end of a request and that of its response: only whether the peer is gone. The
+    /// end of what it sends is told one turn late, so that a response that needs no waiting still
+    /// goes out to a peer that only stopped sending; one that does is given up.
     fn poll_peer_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.buffer.is_empty() && ready!(self.poll_fill(cx))? == 0 {
+        if self.peer_done {
             return Poll::Ready(Ok(()));
+        }
+        if self.buffer.is_empty() && ready!(self.poll_fill(cx))? == 0 {
+            self.peer_done = true;
+            cx.waker().wake_by_ref();
         }
         // The next request waits; `poll_flush` wakes us for it.
         Poll::Pending
@@ -423,7 +343,7 @@ impl Write for Wire {
     /// Called when hyper has written everything it has.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.conn.in_flight.get() && this.conn.unflushed.take() {
+        if this.conn.flushed() {
             // Hyper reads again only when woken: for what has been held back, or for the end of
             // the idle time.
             let idle = matches!(this.phase, Phase::Head(_)) && this.buffer.is_empty();
@@ -440,15 +360,13 @@ impl Write for Wire {
         loop {
             match &mut this.closing {
                 Closing::Open => {
-                    this.closing = match &mut this.phase {
-                        Phase::Refused(code, detail) => {
-                            let detail = std::mem::take(detail);
-                            let id = this.conn.worker.next_id();
-                            log::unread(&this.conn, &id, *code, &detail);
-                            Closing::Answer(respond::raw_problem(*code, detail, &id), 0)
-                        }
-                        _ => Closing::Shut,
-                    };
+                    this.closing = Closing::Shut;
+                    if let Phase::Refused(code, detail) = &mut this.phase {
+                        let detail = std::mem::take(detail);
+                        let id = this.conn.worker.next_id();
+                        log::unread(&this.conn, &id, *code, &detail);
+                        this.closing = Closing::Answer(respond::raw_problem(*code, detail, &id), 0);
+                    }
                 }
                 Closing::Answer(bytes, at) => {
                     let bytes = std::mem::take(bytes);
@@ -467,7 +385,7 @@ impl Write for Wire {
                 }
                 Closing::Shut => {
                     ready!(Pin::new(&mut this.tcp).poll_shutdown(cx))?;
-                    let more = this.has_unread() && !this.conn.aborted.get();
+                    let more = this.has_unread() && !this.conn.is_aborted();
                     this.closing = if more { Closing::Linger(0) } else { Closing::Closed };
                 }
                 Closing::Linger(read) => {
@@ -492,84 +410,10 @@ impl Write for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if self.conn.aborted.get() {
+        if self.conn.is_aborted() {
             // A reset, because an orderly end would make a truncated response without a length
             // look whole.
             let _ = self.tcp.set_zero_linger();
         }
-    }
-}
-
-/// What was read and not handed over yet.
-#[derive(Debug, Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl Buffer {
-    fn unread(&self) -> &[u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.at >= self.bytes.len()
-    }
-
-    fn extend(&mut self, bytes: &[u8]) {
-        if self.at > 0 {
-            self.bytes.drain(..self.at);
-            self.at = 0;
-        }
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.at += n;
-        if self.is_empty() {
-            self.at = 0;
-            if self.bytes.capacity() > BUFFER_KEPT {
-                self.bytes = Vec::new();
-            } else {
-                self.bytes.clear();
-            }
-        }
-    }
-
-    /// Hands over at most `bound` bytes; returns how many.
-    fn give(&mut self, cursor: &mut ReadBufCursor<'_>, bound: usize) -> usize {
-        let unread = self.unread();
-        let n = unread.len().min(bound).min(cursor.remaining());
-        cursor.put_slice(unread.get(..n).unwrap_or_default());
-        self.consume(n);
-        n
-    }
-}
-
-/// A timer that is set when there is something to wait for.
-#[derive(Debug, Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    armed: Option<Wait>,
-}
-
-impl Timer {
-    /// Ready when `wait` has lasted `bound`; starts with the first call.
-    fn poll(&mut self, cx: &mut Context<'_>, wait: Wait, bound: Duration) -> Poll<()> {
-        let armed = self.armed.replace(wait) == Some(wait);
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                if !armed {
-                    sleep.set(tokio::time::sleep(bound));
-                }
-                sleep
-            }
-            empty => empty.insert(Box::pin(tokio::time::sleep(bound))),
-        };
-        sleep.as_mut().poll(cx)
-    }
-
-    fn disarm(&mut self) {
-        self.armed = None;
     }
 }

@@ -20,8 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
+use super::conn::Conn;
 use super::upstream::Upstreams;
-use super::wire::{Conn, Wire};
+use super::wire::Wire;
 use super::{Shared, handler, log, respond};
 use crate::decision::denial::Code;
 use crate::metrics::Held;

@@ -143,7 +143,7 @@ impl<S: Sync + Send, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         query.map(|axum::extract::Query(value)| Self(value)).map_err(|error| {
             let error = error.body_text();
             let reason = error.split_once(": ").map_or(error.as_str(), |(_, reason)| reason);
-            Problem::invalid("query", reason)
+            Problem::bad_parameter("query", reason)
         })
     }
 }
@@ -168,7 +168,7 @@ impl PageQuery {
                 text.parse().ok().filter(|limit| (1..=PAGE_LIMIT_MAX).contains(limit)).ok_or_else(
                     || {
                         let detail = format!("is not a number from 1 to {PAGE_LIMIT_MAX}");
-                        Problem::invalid("limit", detail)
+                        Problem::bad_parameter("limit", detail)
                     },
                 )?
             }
@@ -177,7 +177,7 @@ impl PageQuery {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
         let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
         let after = text.as_deref().and_then(id).ok_or_else(|| {
-            Problem::invalid("cursor", "is not a `next_cursor` of this list; leave it out")
+            Problem::bad_parameter("cursor", "is not a `next_cursor` of this list; leave it out")
         })?;
         Ok((limit, Some(after)))
     }
@@ -205,7 +205,7 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
         let text = value.to_str().unwrap_or_default();
         if values.next().is_some() || text.is_empty() || text.len() > IDEMPOTENCY_KEY_BYTES_MAX {
             let detail = "send one Idempotency-Key of 1 to 255 visible ASCII characters";
-            return Err(Problem::invalid("Idempotency-Key", detail));
+            return Err(Problem::bad_parameter("Idempotency-Key", detail));
         }
         Ok(Self { key: Some(text.to_owned()), target })
     }

@@ -43,7 +43,7 @@ pub(super) async fn explain(
     State(node): State<Arc<Node>>,
     Body { value, .. }: Body<ExplainRequest>,
 ) -> Result<Json<Explanation>, Problem> {
-    Request::parse(value).map(|request| Json(explanation(&node, &request)))
+    Request::parse(&value).map(|request| Json(explanation(&node, &request)))
 }
 
 /// A request that is only talked about.
@@ -56,7 +56,7 @@ struct Request {
 
 impl Request {
     /// Reads what was described. No message repeats a header's value.
-    fn parse(described: ExplainRequest) -> Result<Self, Problem> {
+    fn parse(described: &ExplainRequest) -> Result<Self, Problem> {
         let method = Method::from_bytes(described.method.as_bytes())
             .map_err(|_| Problem::invalid("method", "is not a method such as GET"))?;
         let client = match described.client.as_deref() {

@@ -8,6 +8,7 @@ mod admin_tokens;
 pub(super) mod auth;
 mod body;
 pub mod dto;
+mod dto_node;
 mod explain;
 pub mod explain_dto;
 mod health;
@@ -25,12 +26,12 @@ mod widget_tokens;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -52,7 +53,7 @@ pub fn router(node: Arc<Node>) -> Router {
     let described = Arc::new(description);
     Router::new()
         .merge(endpoints.route_layer(from_fn_with_state(Arc::clone(&node), auth::authenticate)))
-        .route("/api/v1/openapi.json", get(move || respond::described(Arc::clone(&described))))
+        .route("/api/v1/openapi.json", get(async move || Json(Arc::clone(&described))))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -1,8 +1,8 @@
 //! Refusals and failures as `application/problem+json` (RFC 9457).
 
 use axum::Json;
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -151,20 +151,35 @@ pub struct Problem {
     code: Code,
     detail: String,
     errors: Vec<FieldError>,
-    headers: HeaderMap,
+    challenge: Option<&'static str>,
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
     /// A problem without further members.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), headers: HeaderMap::new() }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            challenge: None,
+            retry_after_s: None,
+        }
     }
 
     /// One fault of the input.
     #[must_use]
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::from(OperationError::invalid(field, detail))
+    }
+
+    /// A fault of a parameter of the query or of a header field.
+    #[must_use]
+    pub(super) fn bad_parameter(name: &str, detail: impl Into<String>) -> Self {
+        let error = FieldError { field: name.to_owned(), detail: detail.into() };
+        let detail = format!("{}: {}", error.field, error.detail);
+        Self { errors: vec![error], ..Self::new(Code::BadRequest, detail) }
     }
 
     /// What it is, for who branches on it.
@@ -176,14 +191,14 @@ impl Problem {
     /// With the challenge of a 401 (RFC 9110 §11.6.1).
     #[must_use]
     pub(super) fn with_challenge(mut self, challenge: &'static str) -> Self {
-        self.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        self.challenge = Some(challenge);
         self
     }
 
     /// With `Retry-After`.
     #[must_use]
     pub(super) fn with_retry_after(mut self, seconds: u64) -> Self {
-        self.headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        self.retry_after_s = Some(seconds.max(1));
         self
     }
 }
@@ -234,7 +249,12 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.extend(self.headers);
+        if let Some(challenge) = self.challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

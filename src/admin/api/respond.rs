@@ -23,13 +23,12 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Node) -> Result<T, OperationError> + Send + 'static,
 ) -> Result<T, Problem> {
     let node = Arc::clone(node);
-    match tokio::task::spawn_blocking(move || work(&node)).await {
-        Ok(result) => result.map_err(Problem::from),
-        Err(_) => {
-            tracing::error!("an operation of the admin API ended early");
-            Err(Problem::new(Code::Internal, "The operation failed; the log says more."))
-        }
-    }
+    let done = tokio::task::spawn_blocking(move || work(&node)).await;
+    let result = done.map_err(|_| {
+        tracing::error!("an operation of the admin API ended early");
+        Problem::new(Code::Internal, "The operation failed; the log says more.")
+    })?;
+    result.map_err(Problem::from)
 }
 
 /// 201, with where to find what was made.
@@ -51,9 +50,4 @@ pub(super) fn page<R, T, I: ToString>(
     let last = page.items.last().filter(|_| page.more);
     let next_cursor = last.map(|last| cursor_after(&id(last)));
     Json(dto::Page { items: page.items.into_iter().map(translate).collect(), next_cursor })
-}
-
-/// The description of the API.
-pub(super) async fn described(description: Arc<utoipa::openapi::OpenApi>) -> Response {
-    Json(&*description).into_response()
 }

@@ -131,7 +131,7 @@ pub fn rotate(
             limits: old.limits.clone(),
             ..fresh
         };
-        retire(tx, patch, old, &key, grace, now)?;
+        retire(tx, patch, &old, &key, grace, now)?;
         put_key(tx, patch, &key)?;
         Idempotency::note(idempotency, tx, key.id.to_string(), now)?;
         Ok(Created::new(key, Some(secret)))
@@ -224,7 +224,7 @@ fn put_key(tx: &mut WriteTx, patch: &mut Patch, key: &KeyRecord) -> Result<(), O
 fn retire(
     tx: &mut WriteTx,
     patch: &mut Patch,
-    old: KeyRecord,
+    old: &KeyRecord,
     successor: &KeyRecord,
     grace: Duration,
     now: Timestamp,
@@ -238,7 +238,7 @@ fn retire(
     let mut retired = old.clone();
     retired.grace_until = Some(now + grace);
     retired.replaced_by = Some(successor.id);
-    change_key(tx, patch, &old, retired).map(drop)
+    change_key(tx, patch, old, retired).map(drop)
 }
 
 fn require_room(tx: &WriteTx, shop: &ShopId) -> Result<(), OperationError> {

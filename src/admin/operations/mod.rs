@@ -1,4 +1,4 @@
-//! What can be done to a [`Node`](super::Node): each operation is one store transaction and one
+//! What can be done to a [`Node`]: each operation is one store transaction and one
 //! patch of the snapshot, and is done when it returns.
 //!
 //! All of it blocks on the disk; asynchronous callers go through `spawn_blocking`. Who may do

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::store::SigningKeyRecord;
 
 /// A signing key, without the key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SigningKeyInfo {
     /// Its number, as tokens carry it.
     pub id: u32,

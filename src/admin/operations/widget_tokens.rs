@@ -1,5 +1,6 @@
 //! Widget tokens: issue, list, revoke one, revoke all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayString;
@@ -9,7 +10,7 @@ use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, sho
 use crate::admin::node::{Node, Turn};
 use crate::admin::patch::Change;
 use crate::clock::Timestamp;
-use crate::decision::policy::WidgetPolicy;
+use crate::decision::policy::Policies;
 use crate::decision::widget_token::{SCOPES_BYTES_MAX, SigningKey, WidgetToken, sign};
 use crate::id::{ShopId, TokenId};
 use crate::secret::random_bytes;
@@ -32,9 +33,13 @@ pub struct IssueRequest {
 
 /// Issues one token. Its text is in the result and nowhere else.
 pub fn issue(node: &Node, request: IssueRequest) -> Result<Created<TokenRecord>, OperationError> {
-    // One request, one result; an empty batch result cannot be.
-    let issued = issue_batch(node, vec![request])?.pop();
-    issued.unwrap_or(Err(OperationError::NotFound(Resource::WidgetToken)))
+    let now = now(node);
+    node.mutate(|tx, _, turn| {
+        let mut issuer = Issuer::new(node, tx, now)?;
+        let issued = issuer.issue(tx, turn, request)?;
+        issuer.finish(tx)?;
+        Ok(issued)
+    })
 }
 
 /// Issues a token for each of `requests`, in one transaction; a request that is refused refuses
@@ -44,26 +49,16 @@ pub fn issue_batch(
     requests: Vec<IssueRequest>,
 ) -> Result<Vec<Result<Created<TokenRecord>, OperationError>>, OperationError> {
     let now = now(node);
-    let policies = node.published.load().shared_policies();
     node.mutate(|tx, _, turn| {
-        let keys = tx.signing_keys()?;
-        let Some(mut record) = keys.into_iter().rev().find(|key| key.retired_at.is_none()) else {
-            let message = "there is no signing key; rotate signing keys to make one";
-            return Err(OperationError::Conflict(message.to_owned()));
-        };
-        let before = record.last_expiry;
-        let signer = SigningKey::new(record.id, &record.key);
+        let mut issuer = Issuer::new(node, tx, now)?;
         let mut results = Vec::with_capacity(requests.len());
         for request in requests {
-            let issuer = Issuer { node, policy: &policies.widget, signer: &signer, now };
-            match issuer.issue(tx, turn, &mut record, request) {
+            match issuer.issue(tx, turn, request) {
                 Err(OperationError::Store(error)) => return Err(error.into()),
                 result => results.push(result),
             }
         }
-        if record.last_expiry > before {
-            tx.put_signing_key(&record)?;
-        }
+        issuer.finish(tx)?;
         Ok(results)
     })
 }
@@ -113,20 +108,42 @@ pub fn revoke_all(node: &Node, shop: &ShopId) -> Result<Timestamp, OperationErro
     })
 }
 
-/// What issuing needs, the same for every request of a batch.
+/// Issues tokens within one transaction.
 struct Issuer<'a> {
     node: &'a Node,
-    policy: &'a WidgetPolicy,
-    signer: &'a SigningKey,
+    policies: Arc<Policies>,
+    signer: SigningKey,
+    /// The signing key as it will be stored, and the expiry it was stored with.
+    key: SigningKeyRecord,
+    stored_expiry: Timestamp,
     now: Timestamp,
 }
 
-impl Issuer<'_> {
+impl<'a> Issuer<'a> {
+    fn new(node: &'a Node, tx: &WriteTx, now: Timestamp) -> Result<Self, OperationError> {
+        let keys = tx.signing_keys()?;
+        let key = keys.into_iter().rev().find(|key| key.retired_at.is_none());
+        let key = key.ok_or_else(|| {
+            let message = "there is no signing key; rotate signing keys to make one";
+            OperationError::Conflict(message.to_owned())
+        })?;
+        let signer = SigningKey::new(key.id, &key.key);
+        let policies = node.published.load().shared_policies();
+        Ok(Self { node, policies, signer, stored_expiry: key.last_expiry, key, now })
+    }
+
+    /// Keeps the signing key for as long as the tokens it signed.
+    fn finish(self, tx: &mut WriteTx) -> Result<(), OperationError> {
+        if self.key.last_expiry > self.stored_expiry {
+            tx.put_signing_key(&self.key)?;
+        }
+        Ok(())
+    }
+
     fn issue(
-        &self,
+        &mut self,
         tx: &mut WriteTx,
         turn: &mut Turn,
-        key: &mut SigningKeyRecord,
         request: IssueRequest,
     ) -> Result<Created<TokenRecord>, OperationError> {
         let idempotency = request.idempotency.as_ref();
@@ -136,10 +153,11 @@ impl Issuer<'_> {
             return Ok(Created::replayed(token));
         }
         let scopes = self.scopes(&request.scopes)?;
-        let lifetime = request.lifetime.unwrap_or(self.policy.lifetime);
+        let policy = &self.policies.widget;
+        let lifetime = request.lifetime.unwrap_or(policy.lifetime);
         let mut faults = Faults::default();
-        let (min, max) = (Duration::from_secs(1), self.policy.lifetime_max);
-        faults.within("lifetime_seconds", lifetime, min, max);
+        let min = Duration::from_secs(1);
+        faults.within("lifetime_seconds", lifetime, min, policy.lifetime_max);
         faults.into_result()?;
         let shop = shops::find(tx, &request.shop)?;
         let issued_at = self.now.max(shop.tokens_valid_from);
@@ -161,9 +179,9 @@ impl Issuer<'_> {
         };
         tx.put_token(&record)?;
         Idempotency::note(idempotency, tx, record.id.to_string(), self.now)?;
-        key.last_expiry = key.last_expiry.max(token.expires_at);
+        self.key.last_expiry = self.key.last_expiry.max(token.expires_at);
         turn.last_issued = turn.last_issued.max(issued_at);
-        Ok(Created::new(record, Some(sign(&token, self.signer))))
+        Ok(Created::new(record, Some(sign(&token, &self.signer))))
     }
 
     /// Scopes as a token carries them: known, each once.
@@ -171,9 +189,9 @@ impl Issuer<'_> {
         let mut faults = Faults::default();
         let mut granted: Vec<&str> = Vec::new();
         for (i, scope) in asked.iter().enumerate() {
-            let known = scope == "*" || self.policy.scopes.iter().any(|s| **s == **scope);
+            let known = scope == "*" || self.policies.widget.scopes.iter().any(|s| **s == **scope);
             if !known {
-                let all: Vec<&str> = self.policy.scopes.iter().map(|s| &**s).collect();
+                let all: Vec<&str> = self.policies.widget.scopes.iter().map(|s| &**s).collect();
                 let problem = format!("is not a scope; there are `*`, `{}`", all.join("`, `"));
                 faults.add(format!("scopes[{i}]"), problem);
             } else if !granted.contains(&scope.as_str()) {

@@ -1,6 +1,6 @@
 //! What the demo stands up: store, service, identity provider, gateway, credentials.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,12 +73,7 @@ impl World {
 
     /// Where callers connect from this machine.
     pub(super) fn data_address(&self) -> SocketAddr {
-        let address = self.gateway.data_address();
-        if address.ip().is_unspecified() {
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
-        } else {
-            address
-        }
+        start::reachable(self.gateway.data_address())
     }
 
     /// The same, as a URL.

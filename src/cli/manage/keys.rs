@@ -11,12 +11,11 @@ use crate::cli::output::{Column, Output, find, show};
 use crate::clock::Timestamp;
 use crate::id::{KeyId, ShopId};
 
-const LIST: [Column; 7] = [
+const LIST: [Column; 6] = [
     Column("KEY", "id"),
     Column("NAME", "name"),
     Column("STATUS", "status"),
     Column("BEGINS", "start"),
-    Column("CREATED", "created_at"),
     Column("EXPIRES", "expires_at"),
     Column("LAST USED", "last_used_at"),
 ];
@@ -33,6 +32,14 @@ const SHOW: [Column; 11] = [
     Column("Last used", "last_used_at"),
     Column("Grace until", "grace_until"),
     Column("Replaced by", "replaced_by"),
+];
+
+const CREATED: [Column; 5] = [
+    Column("Key", "id"),
+    Column("Shop", "shop"),
+    Column("Name", "name"),
+    Column("Networks", "networks"),
+    Column("Expires", "expires_at"),
 ];
 
 /// Runs it.
@@ -52,7 +59,7 @@ pub(in crate::cli) async fn run(
             ]);
             let answer =
                 client.call(Method::POST, &format!("/shops/{shop}/keys"), Some(&body)).await?;
-            print_secret(output, shop, &answer)
+            print_secret(output, client, shop, &answer)
         }
         KeyCommand::List { shop } => {
             let items = client.list(&format!("/shops/{shop}/keys")).await?;
@@ -67,7 +74,7 @@ pub(in crate::cli) async fn run(
             let body = json!({"grace_seconds": grace.unwrap_or(0)});
             let rotate = format!("{}/rotate", path(shop, *key));
             let answer = client.call(Method::POST, &rotate, Some(&body)).await?;
-            print_secret(output, shop, &answer)
+            print_secret(output, client, shop, &answer)
         }
         KeyCommand::Revoke { shop, key } => {
             let answer = client.call(Method::DELETE, &path(shop, *key), None).await?;
@@ -98,13 +105,19 @@ async fn update(command: &KeyCommand, client: &Client, output: &mut Output) -> R
     output.item(&SHOW, &answer)
 }
 
-fn print_secret(output: &mut Output, shop: &ShopId, answer: &Value) -> Result<(), Failure> {
+fn print_secret(
+    output: &mut Output,
+    client: &Client,
+    shop: &ShopId,
+    answer: &Value,
+) -> Result<(), Failure> {
     let usage = format!(
-        "Try it:\n  curl -i -H 'X-Shop-API-Key: {}' \
-         http://127.0.0.1:8080/api/plugin/shops/{shop}/products",
-        show(find(answer, "secret"))
+        "Try it:\n  curl -i -H 'X-Shop-API-Key: {}' \\\n    \
+         http://{}/api/plugin/shops/{shop}/products",
+        show(find(answer, "secret")),
+        client.data_address()
     );
-    created(output, &SHOW, answer, ("Secret", "secret"), &usage)
+    created(output, &CREATED, answer, ("Secret", "secret"), &usage)
 }
 
 fn path(shop: &ShopId, key: KeyId) -> String {

@@ -12,11 +12,10 @@ use crate::cli::exit::Failure;
 use crate::cli::output::{Column, Output, find, show};
 use crate::clock::Timestamp;
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 5] = [
     Column("TOKEN", "id"),
     Column("NAME", "name"),
     Column("ROLE", "role"),
-    Column("CREATED", "created_at"),
     Column("EXPIRES", "expires_at"),
     Column("LAST USED", "last_used_at"),
 ];
@@ -48,9 +47,10 @@ pub(in crate::cli) async fn run(
             ]);
             let answer = client.call(Method::POST, PATH, Some(&body)).await?;
             let usage = format!(
-                "Try it:\n  curl -i -H 'Authorization: Bearer {}' \
-                 http://127.0.0.1:8081/api/v1/shops",
-                show(find(&answer, "secret"))
+                "Try it:\n  curl -i -H 'Authorization: Bearer {}' \\\n    \
+                 http://{}/api/v1/shops",
+                show(find(&answer, "secret")),
+                client.admin_address()
             );
             created(output, &CREATED, &answer, ("Token", "secret"), &usage)
         }

@@ -9,13 +9,11 @@ use crate::cli::client::Client;
 use crate::cli::exit::Failure;
 use crate::cli::output::{Column, Output, find, show};
 
-const LIST: [Column; 6] = [
+const LIST: [Column; 4] = [
     Column("TOKEN", "id"),
     Column("SCOPES", "scopes"),
-    Column("ISSUED", "issued_at"),
     Column("EXPIRES", "expires_at"),
     Column("REVOKED", "revoked_at"),
-    Column("BY", "issued_by"),
 ];
 
 const ISSUED: [Column; 3] =
@@ -36,9 +34,10 @@ pub(in crate::cli) async fn run(
             let path = format!("/shops/{shop}/widget-tokens");
             let answer = client.call(Method::POST, &path, Some(&body)).await?;
             let usage = format!(
-                "Try it:\n  curl -i -H 'X-Widget-Token: {}' \
-                 http://127.0.0.1:8080/api/widget/search",
-                show(find(&answer, "token"))
+                "Try it:\n  curl -i -H 'X-Widget-Token: {}' \\\n    \
+                 http://{}/api/widget/search",
+                show(find(&answer, "token")),
+                client.data_address()
             );
             created(output, &ISSUED, &answer, ("Token", "token"), &usage)
         }

@@ -1,0 +1,8 @@
+//! The API through its router, over a node on a temporary store.
+
+mod access;
+mod explaining;
+mod keys;
+mod limits;
+mod shops;
+mod tokens;
