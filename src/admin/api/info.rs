@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::auth::{AsOperator, AsViewer};
-use super::dto::{Info, Policy, SigningKey};
+use super::dto::{Info, Page, Policy, SigningKey};
 use super::problem::{Problem, ProblemBody};
 use super::respond::blocking;
 use crate::admin::node::Node;
@@ -41,16 +41,17 @@ pub(super) async fn info(AsViewer(caller): AsViewer, State(node): State<Arc<Node
 /// Lists the keys that sign widget tokens, without the keys themselves.
 #[utoipa::path(get, path = "/signing-keys", tag = "signing keys", operation_id = "listSigningKeys",
     responses(
-        (status = 200, description = "All of them, the oldest first", body = Vec<SigningKey>),
+        (status = 200, description = "All of them, the oldest first", body = Page<SigningKey>),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn signing_keys(
     _caller: AsViewer,
     State(node): State<Arc<Node>>,
-) -> Result<Json<Vec<SigningKey>>, Problem> {
+) -> Result<Json<Page<SigningKey>>, Problem> {
     let keys = blocking(&node, signing_keys::list).await?;
-    Ok(Json(keys.into_iter().map(signing_key).collect()))
+    let items = keys.into_iter().map(signing_key).collect();
+    Ok(Json(Page { items, next_cursor: None }))
 }
 
 /// Lets a new key sign widget tokens from now on; live tokens stay valid.

@@ -7,7 +7,7 @@ use axum::extract::State;
 
 use super::auth::{AsOperator, AsViewer};
 use super::body::Segments;
-use super::dto::{Issuer, IssuerRefreshed};
+use super::dto::{Issuer, IssuerRefreshed, Page};
 use super::problem::{Code, Problem, ProblemBody};
 use crate::admin::node::Node;
 use crate::config::{Config, IssuerSourceConfig, KeySource};
@@ -21,12 +21,12 @@ use crate::snapshot::Snapshot;
 #[utoipa::path(get, path = "/issuers", tag = "issuers", operation_id = "listIssuers",
     responses(
         (status = 200, description = "All of them, in the order of the configuration",
-            body = Vec<Issuer>),
+            body = Page<Issuer>),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
-pub(super) async fn list(_caller: AsViewer, State(node): State<Arc<Node>>) -> Json<Vec<Issuer>> {
-    Json(all(&node))
+pub(super) async fn list(_caller: AsViewer, State(node): State<Arc<Node>>) -> Json<Page<Issuer>> {
+    Json(Page { items: all(&node), next_cursor: None })
 }
 
 /// Fetches an identity provider's key set now.

@@ -201,8 +201,11 @@ async fn issuers_without_keys_degrade_and_say_so() {
     assert_eq!(ready.get("/status"), "degraded");
     assert_eq!(ready.get("/issuers/main"), "keys_unavailable");
     let listed = bench.get("/api/v1/issuers").await.expect(200);
-    assert_eq!(listed.get("/0/name"), "main");
-    assert_eq!((listed.get("/0/usable"), listed.get("/0/keys")), ("false".into(), "0".into()));
+    assert_eq!(listed.get("/items/0/name"), "main");
+    assert_eq!(
+        (listed.get("/items/0/usable"), listed.get("/items/0/keys")),
+        ("false".into(), "0".into())
+    );
     bench.post("/api/v1/issuers/other/refresh", "").await.problem(404, "not_found");
     bench.post("/api/v1/issuers/main/refresh", "").await.problem(503, "unavailable");
     assert!(bench.get("/metrics").await.text.contains("latchkey_jwks_age_seconds"));

@@ -121,7 +121,8 @@ async fn signing_keys_rotate_without_invalidating_live_tokens() {
     assert_eq!(bench.decide_token(&new).await, "allow");
     let progress = Progress::default();
     tick(&bench.node, &progress);
-    let keys = async || bench.get("/api/v1/signing-keys").await.json().as_array().unwrap().len();
+    let keys =
+        async || bench.get("/api/v1/signing-keys").await.json()["items"].as_array().unwrap().len();
     assert_eq!(keys().await, 2, "the old key still verifies a live token");
     bench.clock.advance(Duration::from_secs(3600));
     tick(&bench.node, &progress);
@@ -130,7 +131,7 @@ async fn signing_keys_rotate_without_invalidating_live_tokens() {
     bench.clock.advance(rotation);
     tick(&bench.node, &progress);
     let listed = bench.get("/api/v1/signing-keys").await.json();
-    let last = listed.as_array().unwrap().last().unwrap();
+    let last = listed["items"].as_array().unwrap().last().unwrap();
     assert_eq!((last["id"].as_u64(), last["signs"].as_bool()), (Some(3), Some(true)));
 }
 
