@@ -90,7 +90,7 @@ pub(super) async fn answer(
         }
     };
     let metrics = &subject.conn.worker.shared.metrics;
-    metrics.decision(Some(Mechanism::ShopApiKey), "ok");
+    metrics.decision(Some(Mechanism::ShopApiKey), None);
     log::issued(subject, shop.as_str(), &key_id.to_string(), &issued.id.to_string());
     let wire = Issued {
         token: issued.token.expose(),
