@@ -27,7 +27,14 @@ enum Fate {
 #[derive(Default)]
 struct Ledger {
     fates: BTreeMap<String, Fate>,
-    live: Vec<(String, String)>,
+    live: Vec<Key>,
+}
+
+/// A key that was handed out and not yet replaced or revoked.
+struct Key {
+    shop: String,
+    id: String,
+    secret: String,
 }
 
 #[test]
@@ -38,17 +45,19 @@ fn sigkill_loses_nothing_acknowledged() {
         "[failed_attempts]\nlimit = 200000\nwindow = \"1s\"\n[[limits]]\nname = \"any\"\n\
          paths = [\"/*\"]\nkey = \"shop\"\nlimit = 200000\nwindow = \"1s\"\n",
     );
-    site.start().shop("demo").shop("other");
     let mut ledgers: Vec<Ledger> = (0..WRITERS).map(|_| Ledger::default()).collect();
     let mut acknowledged = 0;
     for round in 0..ROUNDS {
         let gateway = site.start();
-        // The last round's changes are checked at once, all of them at the end.
+        // A shop holds a bounded number of keys, so each round has its own.
+        let shop = format!("round-{round}");
+        gateway.shop(&shop);
+        // The last changes are checked at once, all of them at the end.
         for ledger in &ledgers {
             verify(&gateway, ledger, 40);
         }
         let target = 3 + (round * 7) % 17;
-        acknowledged += kill_while_writing(gateway, &site.socket(), &mut ledgers, target);
+        acknowledged += kill_while_writing(gateway, &site.socket(), &shop, &mut ledgers, target);
     }
     let gateway = site.start();
     for ledger in &ledgers {
@@ -62,23 +71,25 @@ fn sigkill_loses_nothing_acknowledged() {
 fn kill_while_writing(
     gateway: Gateway,
     socket: &Path,
+    shop: &str,
     ledgers: &mut [Ledger],
     target: usize,
 ) -> usize {
-    let done = AtomicUsize::new(0);
-    let done = &done;
+    let (done, ended) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for (n, ledger) in ledgers.iter_mut().enumerate() {
             scope.spawn(move || {
                 let mut step = n;
-                while change(socket, ledger, step) {
+                let _ended = CountOnDrop(ended);
+                while change(socket, shop, ledger, step) {
                     done.fetch_add(1, Ordering::Relaxed);
                     step += 1;
                 }
             });
         }
         scope.spawn(move || {
-            while done.load(Ordering::Relaxed) < target {
+            // A writer that ends before the kill has failed; the scope will tell.
+            while done.load(Ordering::Relaxed) < target && ended.load(Ordering::Relaxed) == 0 {
                 std::thread::yield_now();
             }
             gateway.kill();
@@ -87,18 +98,26 @@ fn kill_while_writing(
     done.load(Ordering::Relaxed)
 }
 
+struct CountOnDrop<'a>(&'a AtomicUsize);
+
+impl Drop for CountOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// One change and its acknowledgement; `false` when the server is gone.
-fn change(socket: &Path, ledger: &mut Ledger, step: usize) -> bool {
+fn change(socket: &Path, shop: &str, ledger: &mut Ledger, step: usize) -> bool {
     let oldest = (ledger.live.len() > 4).then(|| ledger.live.remove(0));
     match (oldest, step % 3) {
-        (Some((id, secret)), 0) => revoke(socket, ledger, &id, &secret),
-        (Some((id, secret)), _) => rotate(socket, ledger, &id, &secret, step.is_multiple_of(2)),
-        (None, _) => create(socket, ledger),
+        (Some(key), 0) => revoke(socket, ledger, &key),
+        (Some(key), _) => rotate(socket, ledger, &key, step.is_multiple_of(2)),
+        (None, _) => create(socket, ledger, shop),
     }
 }
 
 fn call(socket: &Path, method: &str, path: &str, body: &Value) -> Option<Value> {
-    let call = request(method, &format!("/api/v1/shops/demo/keys{path}"));
+    let call = request(method, &format!("/api/v1/shops/{path}"));
     let call = if body.is_null() { call } else { call.json(body) };
     let answer = call.try_send_unix(socket).ok()?;
     assert!(answer.status < 300, "{method} {path}: {}", answer.text());
@@ -106,44 +125,46 @@ fn call(socket: &Path, method: &str, path: &str, body: &Value) -> Option<Value> 
     Some(if answer.body.is_empty() { Value::Null } else { answer.json() })
 }
 
-fn create(socket: &Path, ledger: &mut Ledger) -> bool {
-    let Some(created) = call(socket, "POST", "", &json!({"name": "crash"})) else { return false };
-    ledger.take(&created);
+fn create(socket: &Path, ledger: &mut Ledger, shop: &str) -> bool {
+    let body = json!({"name": "crash"});
+    let Some(created) = call(socket, "POST", &format!("{shop}/keys"), &body) else { return false };
+    ledger.take(shop, &created);
     true
 }
 
-fn revoke(socket: &Path, ledger: &mut Ledger, id: &str, secret: &str) -> bool {
+fn revoke(socket: &Path, ledger: &mut Ledger, key: &Key) -> bool {
     // Until the answer comes, either outcome is right.
-    ledger.fates.remove(secret);
-    if call(socket, "DELETE", &format!("/{id}"), &Value::Null).is_none() {
+    ledger.fates.remove(&key.secret);
+    let path = format!("{}/keys/{}", key.shop, key.id);
+    if call(socket, "DELETE", &path, &Value::Null).is_none() {
         return false;
     }
-    ledger.fates.insert(secret.to_owned(), Fate::Refused);
+    ledger.fates.insert(key.secret.clone(), Fate::Refused);
     true
 }
 
-fn rotate(socket: &Path, ledger: &mut Ledger, id: &str, secret: &str, grace: bool) -> bool {
-    ledger.fates.remove(secret);
+fn rotate(socket: &Path, ledger: &mut Ledger, key: &Key, grace: bool) -> bool {
+    ledger.fates.remove(&key.secret);
     let body = json!({"grace_seconds": if grace { 86_400 } else { 0 }});
-    let Some(rotated) = call(socket, "POST", &format!("/{id}/rotate"), &body) else {
-        return false;
-    };
-    ledger.fates.insert(secret.to_owned(), if grace { Fate::Passes } else { Fate::Refused });
-    ledger.take(&rotated);
+    let path = format!("{}/keys/{}/rotate", key.shop, key.id);
+    let Some(rotated) = call(socket, "POST", &path, &body) else { return false };
+    let fate = if grace { Fate::Passes } else { Fate::Refused };
+    ledger.fates.insert(key.secret.clone(), fate);
+    ledger.take(&key.shop, &rotated);
     true
 }
 
 impl Ledger {
-    fn take(&mut self, created: &Value) {
+    fn take(&mut self, shop: &str, created: &Value) {
         let text = |name: &str| created[name].as_str().expect("a string").to_owned();
         self.fates.insert(text("secret"), Fate::Passes);
-        self.live.push((text("id"), text("secret")));
+        self.live.push(Key { shop: shop.to_owned(), id: text("id"), secret: text("secret") });
     }
 }
 
 fn verify(gateway: &Gateway, ledger: &Ledger, most: usize) {
-    let live = ledger.live.iter().map(|(_, secret)| secret);
-    let others = ledger.fates.keys().filter(|s| !ledger.live.iter().any(|(_, l)| l == *s));
+    let live = ledger.live.iter().map(|key| &key.secret);
+    let others = ledger.fates.keys().filter(|s| !ledger.live.iter().any(|key| key.secret == **s));
     for secret in live.chain(others).take(most) {
         let Some(fate) = ledger.fates.get(secret) else { continue };
         let answer = gateway.send(&get("/api/plugin/shops/me/x").key(secret));

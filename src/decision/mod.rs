@@ -22,6 +22,7 @@ pub mod widget_token;
 
 mod authenticate;
 mod authorize;
+mod code;
 mod limits;
 
 use std::hash::RandomState;

@@ -3,7 +3,8 @@
 //! `lkw1_` and the base64url (RFC 4648 §5, no padding) of
 //!
 //! ```text
-//! key id u32 | issued u64 | expires u64 | token id u128 | n u8, shop [n] | m u8, scopes [m] | MAC [32]
+//! key id u32 | issued u64 | expires u64 | token id u128
+//!     | n u8, shop [n] | m u8, scopes [m] | MAC [32]
 //! ```
 //!
 //! big-endian, times in Unix milliseconds; the MAC is HMAC-SHA-256 over `lkw1_` and everything

@@ -291,7 +291,10 @@ proptest! {
 
     /// After the reset of an allowed request the quota is whole, and its cell is vacant.
     #[test]
-    fn the_reset_is_true(charge in any_charge(5), times in prop::collection::vec(0u64..9 * S, 1..20)) {
+    fn the_reset_is_true(
+        charge in any_charge(5),
+        times in prop::collection::vec(0u64..9 * S, 1..20),
+    ) {
         let limiter = Limiter::new(64, 1);
         let mut us = 0;
         for time in times {

@@ -73,7 +73,7 @@ impl Exchange<'_> {
                 let mechanism = forward.mechanism();
                 match forward.send().await {
                     Ok(response) => {
-                        self.conn.worker.shared.metrics.decision(Some(mechanism), "ok");
+                        self.conn.worker.shared.metrics.decision(Some(mechanism), None);
                         response
                     }
                     Err(failure) => whole(self.failed(parts, mechanism, &failure)),
@@ -168,7 +168,7 @@ impl Exchange<'_> {
         }
         let mechanism = refusal.principal.as_ref().map(Principal::mechanism);
         let metrics = &self.conn.worker.shared.metrics;
-        metrics.decision(mechanism, refusal.denial.code().as_str());
+        metrics.decision(mechanism, Some(refusal.denial.code()));
         if let Some(report) = &refusal.limit {
             metrics.limited(report.policy.as_str());
         }
@@ -184,7 +184,7 @@ impl Exchange<'_> {
         failure: &Failure,
     ) -> Response<Bytes> {
         let metrics = &self.conn.worker.shared.metrics;
-        metrics.decision(Some(mechanism), failure.code.as_str());
+        metrics.decision(Some(mechanism), Some(failure.code));
         log::failed(&self.subject(parts), failure);
         Problem::new(failure.code, failure.detail).into_response(&self.id)
     }

@@ -1,7 +1,7 @@
 //! The route that latchkey answers itself: a shop's server has a widget token issued with its API
 //! key (spec §2.1).
 //!
-//! The body is optional: `{"scopes": ["search"], "ttl_seconds": 3600}`, both members optional.
+//! The body is optional: `{"scopes": ["search"], "lifetime_seconds": 3600}`, both members optional.
 //! Answered 201 with `{"token", "expires_at", "scopes"}`. Signing and recording is the admin
 //! plane's, behind [`super::issue`].
 
@@ -34,7 +34,7 @@ const BODY_BYTES_MAX: usize = 4096;
 /// How long the admin plane may take: a commit to a slow disk, not one that hangs.
 const ISSUE_BOUND: Duration = Duration::from_secs(10);
 /// The members of the body.
-const MEMBERS: [&str; 2] = ["scopes", "ttl_seconds"];
+const MEMBERS: [&str; 2] = ["scopes", "lifetime_seconds"];
 
 /// An admitted request for a widget token.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ pub(super) async fn answer(
         }
     };
     let metrics = &subject.conn.worker.shared.metrics;
-    metrics.decision(Some(Mechanism::ShopApiKey), "ok");
+    metrics.decision(Some(Mechanism::ShopApiKey), None);
     log::issued(subject, shop.as_str(), &key_id.to_string(), &issued.id.to_string());
     let wire = Issued {
         token: issued.token.expose(),
@@ -161,7 +161,7 @@ async fn read(body: Option<Incoming>) -> Result<Vec<u8>, Refused> {
 #[serde(deny_unknown_fields)]
 struct Asked {
     scopes: Option<Vec<String>>,
-    ttl_seconds: Option<u64>,
+    lifetime_seconds: Option<u64>,
 }
 
 /// The response.
@@ -180,10 +180,10 @@ fn parse(text: &[u8], policy: &WidgetPolicy) -> Result<(String, Duration), Strin
         Some(scopes) => scope_list(scopes, policy)?,
     };
     let max_s = policy.lifetime_max.as_secs();
-    let lifetime = match asked.ttl_seconds {
+    let lifetime = match asked.lifetime_seconds {
         None => policy.lifetime,
-        Some(0) => return Err("`ttl_seconds` is 0; leave it out for the default".to_owned()),
-        Some(s) if s > max_s => return Err(format!("`ttl_seconds` is more than {max_s}")),
+        Some(0) => return Err("`lifetime_seconds` is 0; leave it out for the default".to_owned()),
+        Some(s) if s > max_s => return Err(format!("`lifetime_seconds` is more than {max_s}")),
         Some(s) => Duration::from_secs(s),
     };
     Ok((scopes, lifetime))
@@ -210,7 +210,7 @@ fn members(text: &[u8]) -> Result<Asked, String> {
     let shown: String = unknown.chars().take(64).collect();
     Err(match near.filter(|near| strsim::jaro_winkler(near, unknown) > 0.6) {
         Some(near) => format!("unknown member `{shown}`; `{near}` was probably meant"),
-        None => format!("unknown member `{shown}`; known are `scopes` and `ttl_seconds`"),
+        None => format!("unknown member `{shown}`; known are `scopes` and `lifetime_seconds`"),
     })
 }
 
@@ -257,21 +257,21 @@ mod tests {
     #[test]
     fn bodies() {
         let hour = 3600;
-        for (text, scopes, ttl) in [
+        for (text, scopes, lifetime_s) in [
             ("", "*", hour),
             (" \r\n", "*", hour),
             ("{}", "*", hour),
             (r#"{"scopes":["search"]}"#, "search", hour),
             (
-                r#"{"scopes":["search","compare","search"],"ttl_seconds":7200}"#,
+                r#"{"scopes":["search","compare","search"],"lifetime_seconds":7200}"#,
                 "search compare",
                 7200,
             ),
-            (r#"{"scopes":["*"],"ttl_seconds":1}"#, "*", 1),
-            (r#"{"scopes":null,"ttl_seconds":null}"#, "*", hour),
+            (r#"{"scopes":["*"],"lifetime_seconds":1}"#, "*", 1),
+            (r#"{"scopes":null,"lifetime_seconds":null}"#, "*", hour),
         ] {
             let parsed = parse(text.as_bytes(), &policy());
-            assert_eq!(parsed, Ok((scopes.to_owned(), Duration::from_secs(ttl))), "{text}");
+            assert_eq!(parsed, Ok((scopes.to_owned(), Duration::from_secs(lifetime_s))), "{text}");
         }
     }
 
@@ -282,13 +282,13 @@ mod tests {
             ("[]", "not a JSON object"),
             ("{}{}", "not JSON"),
             (r#"{"scope":["search"]}"#, "`scopes` was probably meant"),
-            (r#"{"ttl":1}"#, "`ttl_seconds` was probably meant"),
+            (r#"{"lifetime":1}"#, "`lifetime_seconds` was probably meant"),
             (r#"{"qqq":1}"#, "known are"),
-            (r#"{"ttl_seconds":0}"#, "is 0"),
-            (r#"{"ttl_seconds":7201}"#, "more than 7200"),
-            (r#"{"ttl_seconds":-1}"#, "invalid value"),
-            (r#"{"ttl_seconds":"1"}"#, "invalid type"),
-            (r#"{"ttl_seconds":1,"ttl_seconds":2}"#, "duplicate"),
+            (r#"{"lifetime_seconds":0}"#, "is 0"),
+            (r#"{"lifetime_seconds":7201}"#, "more than 7200"),
+            (r#"{"lifetime_seconds":-1}"#, "invalid value"),
+            (r#"{"lifetime_seconds":"1"}"#, "invalid type"),
+            (r#"{"lifetime_seconds":1,"lifetime_seconds":2}"#, "duplicate"),
             (r#"{"scopes":"search"}"#, "invalid type"),
             (r#"{"scopes":[]}"#, "is empty"),
             (r#"{"scopes":[""]}"#, "unknown scope"),

@@ -59,7 +59,7 @@ pub(super) fn rejected(subject: &Subject<'_>, code: Code, reason: &str) {
         reason,
         "request refused"
     );
-    subject.conn.worker.shared.metrics.decision(None, code.as_str());
+    subject.conn.worker.shared.metrics.decision(None, Some(code));
 }
 
 /// A refusal of what never became a request.
@@ -73,7 +73,7 @@ pub(super) fn unread(conn: &Conn, id: &RequestId, code: Code, reason: &str) {
         reason,
         "request refused"
     );
-    conn.worker.shared.metrics.decision(None, code.as_str());
+    conn.worker.shared.metrics.decision(None, Some(code));
 }
 
 /// An admitted request that got no response from its upstream.

@@ -869,7 +869,7 @@ fn widget_tokens_are_issued_over_the_channel() {
         asked
     });
     let response =
-        gateway.ask_and_close(&issue_request(r#"{"scopes":["search"],"ttl_seconds":60}"#));
+        gateway.ask_and_close(&issue_request(r#"{"scopes":["search"],"lifetime_seconds":60}"#));
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 201 "), "{response}");
     assert_eq!(field(head, "cache-control"), Some("no-store"));

@@ -50,9 +50,9 @@ where
                 let Ok((stream, _)) = accepted else { return };
                 let service = service_fn(answer.clone());
                 connections.spawn(async move {
-                    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    let stream = TokioIo::new(stream);
                     // A caller that breaks off is no news.
-                    drop(served.await);
+                    drop(http1::Builder::new().serve_connection(stream, service).await);
                 });
             }
             Some(_ended) = connections.join_next() => {}

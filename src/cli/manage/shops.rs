@@ -68,8 +68,9 @@ async fn update(
     client: &Client,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let ShopCommand::Update { shop, url, name, widget_origins, no_widget_origins, enable, disable } =
-        command
+    use ShopCommand::Update;
+
+    let Update { shop, url, name, widget_origins, no_widget_origins, enable, disable } = command
     else {
         return Ok(());
     };

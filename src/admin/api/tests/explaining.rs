@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admin::testing::Bench;
 use crate::decision::rate_limit::Limits as _;
 
 /// Expects that `stage` ended the decision, those before it passed, those after were not reached.
-async fn check(bench: &Bench, request: serde_json::Value, code: &str, stage: &str) {
+async fn check(bench: &Bench, request: Value, code: &str, stage: &str) {
     let answer = bench.post("/api/v1/explain", &request.to_string()).await.expect(200);
     let json = answer.json();
     assert_eq!(json["decision"], "deny", "{}", answer.text);
@@ -41,7 +41,9 @@ async fn every_stage_can_refuse() {
     let (_, token) = bench.token("demo", r#"{"scopes":["search"]}"#).await;
     let unknown = format!("sk_{}", "0".repeat(32));
     let key = |secret: &str| json!({ "X-Shop-API-Key": secret });
-    let plugin = |path: &str, headers: serde_json::Value| json!({ "method": "GET", "path": path, "headers": headers });
+    let plugin = |path: &str, headers: Value| -> Value {
+        json!({ "method": "GET", "path": path, "headers": headers })
+    };
     let me = "/api/plugin/shops/me";
     check(&bench, plugin("/a//b", json!({})), "bad_request", "classify").await;
     check(&bench, plugin("/nothing", json!({})), "not_found", "classify").await;

@@ -38,7 +38,8 @@ async fn a_secret_is_in_no_later_answer() {
         .expect(201)
         .get("/secret");
     let explain = format!(
-        r#"{{"method":"GET","path":"/api/plugin/shops/me","headers":{{"x-shop-api-key":"{secret}"}}}}"#
+        r#"{{"method":"GET","path":"/api/plugin/shops/me",
+            "headers":{{"x-shop-api-key":"{secret}"}}}}"#
     );
     let mut texts = vec![bench.post("/api/v1/explain", &explain).await.text];
     for path in [

@@ -6,7 +6,8 @@ const SHOP: &str = "/api/v1/shops/demo/limits";
 
 async fn limit_of(bench: &Bench, secret: &str) -> String {
     let body = format!(
-        r#"{{"method":"GET","path":"/api/plugin/shops/me","headers":{{"x-shop-api-key":"{secret}"}}}}"#
+        r#"{{"method":"GET","path":"/api/plugin/shops/me",
+            "headers":{{"x-shop-api-key":"{secret}"}}}}"#
     );
     let answer = bench.post("/api/v1/explain", &body).await.expect(200);
     format!("{} {}", answer.get("/limit/policy"), answer.get("/limit/limit"))
@@ -38,7 +39,8 @@ async fn a_keys_own_limit_wins_over_the_shops() {
 async fn put_replaces_the_whole_set() {
     let bench = Bench::new();
     bench.shop("demo").await;
-    let two = r#"{"shop-me":{"limit":7,"window_seconds":60,"burst":2},"widget-search":{"limit":1,"window_seconds":1}}"#;
+    let two = r#"{"shop-me":{"limit":7,"window_seconds":60,"burst":2},
+        "widget-search":{"limit":1,"window_seconds":1}}"#;
     bench.put(SHOP, two).await.expect(200);
     let one = r#"{"widget-search":{"limit":1,"window_seconds":1}}"#;
     let left = bench.put(SHOP, one).await.expect(200).json();

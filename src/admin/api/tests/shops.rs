@@ -8,7 +8,8 @@ use crate::admin::testing::Bench;
 #[tokio::test]
 async fn a_shop_lives_and_dies() {
     let bench = Bench::new();
-    let body = r#"{"id":"demo","url":"https://demo.example","name":"Demo","widget_origins":["*.demo.example"]}"#;
+    let body = r#"{"id":"demo","url":"https://demo.example","name":"Demo",
+        "widget_origins":["*.demo.example"]}"#;
     let made = bench.post("/api/v1/shops", body).await.expect(201);
     assert_eq!(made.headers["location"], "/api/v1/shops/demo");
     assert_eq!(made.headers["cache-control"], "no-store");
