@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod attack;
 mod cli;
 mod crash;
 mod decision;

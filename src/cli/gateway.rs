@@ -165,6 +165,7 @@ fn issue_batch(node: &Node, batch: Vec<IssueRequest>) {
         scopes: request.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
         lifetime: Some(request.lifetime),
         issued_by: request.key_id.to_string(),
+        authority: Some(request.key_id),
         idempotency: None,
     });
     match widget_tokens::issue_batch(node, wanted.collect()) {

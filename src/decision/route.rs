@@ -30,7 +30,7 @@ pub enum PathError {
     /// `.` or `..`, encoded or not.
     #[error("the path holds a dot segment")]
     DotSegment,
-    /// `//`.
+    /// `//`, or a segment of nothing but parameters.
     #[error("the path holds an empty segment")]
     EmptySegment,
     /// `%2F`, `%5C` or a backslash.
@@ -72,11 +72,14 @@ impl<'a> CanonicalPath<'a> {
                 // The last segment may be empty: a trailing slash.
                 "" if segments.peek().is_some() => return Err(PathError::EmptySegment),
                 "." | ".." => return Err(PathError::DotSegment),
-                // `..;x` is a dot segment to servers that strip path parameters first.
-                _ if matches!(segment.split(';').next(), Some("." | "..")) => {
-                    return Err(PathError::DotSegment);
-                }
-                _ => {}
+                "" => {}
+                // To servers that strip path parameters first, `..;x` is a dot segment and `;x` an
+                // empty one.
+                _ => match segment.split(';').next() {
+                    Some("." | "..") => return Err(PathError::DotSegment),
+                    Some("") => return Err(PathError::EmptySegment),
+                    Some(_) | None => {}
+                },
             }
         }
         Ok(Self(decoded))
@@ -344,6 +347,9 @@ mod tests {
             ("/a/..;x/b", Err(PathError::DotSegment)),
             ("/a//b", Err(PathError::EmptySegment)),
             ("//", Err(PathError::EmptySegment)),
+            ("/a/;x", Err(PathError::EmptySegment)),
+            ("/;/a", Err(PathError::EmptySegment)),
+            ("/a/%3b=/b", Err(PathError::EmptySegment)),
             ("/a%2fb", Err(PathError::Slash)),
             ("/a%5Cb", Err(PathError::Slash)),
             ("/a\\b", Err(PathError::Slash)),

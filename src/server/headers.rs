@@ -216,8 +216,9 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Whether a client's field is latchkey's to set, holds a credential that latchkey takes, or
-/// tells some frameworks another path than the one that was decided about. `_` and `.` count as
-/// `-`, because upstreams by way of CGI variables read them so (names come in lower case).
+/// tells some frameworks another path or method than those that were decided about. Whatever is
+/// no letter or digit counts as `-`: upstreams that get fields as CGI variables read it as `_`, some
+/// only `-`, some all of it (names come in lower case).
 fn is_ours(name: &str) -> bool {
     // `forwarded` is the one without a prefix; everything else begins with `x`.
     match name.as_bytes().first() {
@@ -225,7 +226,7 @@ fn is_ours(name: &str) -> bool {
         Some(b'x') => {}
         _ => return false,
     }
-    let folded = |b: u8| if matches!(b, b'_' | b'.') { b'-' } else { b };
+    let folded = |b: u8| if b.is_ascii_alphanumeric() { b } else { b'-' };
     let starts = |prefix: &str| {
         name.len() >= prefix.len()
             && name.bytes().map(folded).zip(prefix.bytes()).all(|(a, b)| a == b)
@@ -241,6 +242,9 @@ fn is_ours(name: &str) -> bool {
         || is("x-original-url")
         || is("x-original-uri")
         || is("x-rewrite-url")
+        || is("x-http-method-override")
+        || is("x-http-method")
+        || is("x-method-override")
 }
 
 #[cfg(test)]

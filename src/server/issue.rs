@@ -58,8 +58,8 @@ pub struct IssuedToken {
 /// Why no token was issued. Says nothing a client could use; the admin plane logs the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
-    /// The shop or the key is gone since the decision.
-    #[error("the shop or its API key was removed meanwhile")]
+    /// The shop or the key is gone, or no longer good, since the decision.
+    #[error("the shop or its API key was removed or disabled meanwhile")]
     Gone,
     /// The store could not record it.
     #[error("the store could not record the token")]

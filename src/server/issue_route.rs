@@ -127,7 +127,8 @@ async fn issue(
     };
     outcome.map_err(|error| match error {
         IssueError::Gone => {
-            (Code::InvalidCredential, "The shop or its API key was removed meanwhile.".to_owned())
+            let detail = "The shop or its API key was removed or disabled meanwhile.";
+            (Code::InvalidCredential, detail.to_owned())
         }
         IssueError::Store => (Code::Internal, "The token could not be recorded.".to_owned()),
     })

@@ -13,7 +13,7 @@ pub(crate) fn segments(raw: &str) -> Option<Vec<String>> {
         }
         let decoded = decode(segment)?;
         let (name, _parameters) = decoded.split_once(';').unwrap_or((&decoded, ""));
-        if name == "." || name == ".." {
+        if name == "." || name == ".." || (name.is_empty() && !decoded.is_empty()) {
             return None;
         }
         segments.push(decoded);

@@ -66,6 +66,7 @@ pub(super) async fn create(
         scopes: value.scopes,
         lifetime: value.lifetime_seconds.map(Duration::from_secs),
         issued_by: caller.label(),
+        authority: None,
         idempotency: idempotency.bind(&node, &caller, &raw),
     };
     let made = blocking(&node, move |node| widget_tokens::issue(node, request)).await?;

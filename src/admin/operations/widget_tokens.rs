@@ -6,15 +6,15 @@ use std::time::Duration;
 use arrayvec::ArrayString;
 
 use super::validate::Faults;
-use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, shops};
+use super::{Created, Idempotency, OperationError, Page, Resource, gone, keys, now, shops};
 use crate::admin::node::{Node, Turn};
 use crate::admin::patch::Change;
 use crate::clock::Timestamp;
 use crate::decision::policy::Policies;
 use crate::decision::widget_token::{SCOPES_BYTES_MAX, SigningKey, WidgetToken, sign};
-use crate::id::{ShopId, TokenId};
+use crate::id::{KeyId, ShopId, TokenId};
 use crate::secret::random_bytes;
-use crate::store::{SigningKeyRecord, TokenRecord, WriteTx};
+use crate::store::{ShopRecord, SigningKeyRecord, TokenRecord, WriteTx};
 
 /// A token that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct IssueRequest {
     pub lifetime: Option<Duration>,
     /// Who wants it: a key id, an admin token id, …
     pub issued_by: String,
+    /// The API key on whose authority it is wanted, if that is one: it has to be good still.
+    pub authority: Option<KeyId>,
     /// Recognizes a repetition.
     pub idempotency: Option<Idempotency>,
 }
@@ -108,6 +110,22 @@ pub fn revoke_all(node: &Node, shop: &ShopId) -> Result<Timestamp, OperationErro
     })
 }
 
+/// The decision about the request may be old: its body came after. Whoever revoked the key since
+/// was told that it is refused, and "revoke all" would not reach a token issued after it.
+fn require_good(
+    tx: &WriteTx,
+    shop: &ShopRecord,
+    key: KeyId,
+    now: Timestamp,
+) -> Result<(), OperationError> {
+    let key = keys::find(tx, &shop.id, key)?;
+    let over = |until: Option<Timestamp>| until.is_some_and(|until| until <= now);
+    if !shop.enabled || over(key.expires_at) || over(key.grace_until) {
+        return Err(OperationError::NotFound(Resource::Key));
+    }
+    Ok(())
+}
+
 /// Issues tokens within one transaction.
 struct Issuer<'a> {
     node: &'a Node,
@@ -160,6 +178,9 @@ impl<'a> Issuer<'a> {
         faults.within("lifetime_seconds", lifetime, min, policy.lifetime_max);
         faults.into_result()?;
         let shop = shops::find(tx, &request.shop)?;
+        if let Some(key) = request.authority {
+            require_good(tx, &shop, key, self.now)?;
+        }
         let issued_at = self.now.max(shop.tokens_valid_from);
         let token = WidgetToken {
             id: TokenId(u128::from_be_bytes(random_bytes(self.node.entropy.as_ref())?)),

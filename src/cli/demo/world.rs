@@ -228,6 +228,7 @@ fn issue(node: &Node, shop: ShopId, scopes: &[&str]) -> Result<String, Failure> 
         scopes: scopes.iter().map(|&s| s.to_owned()).collect(),
         lifetime: None,
         issued_by: "demo".to_owned(),
+        authority: None,
         idempotency: None,
     };
     let issued = widget_tokens::issue(node, request).map_err(|e| operation_failure(&e))?;

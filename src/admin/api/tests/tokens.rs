@@ -96,6 +96,7 @@ async fn a_batch_issues_what_it_can() {
         scopes: Vec::new(),
         lifetime: None,
         issued_by: "key_00000000000000ab".to_owned(),
+        authority: None,
         idempotency: None,
     };
     let wanted = vec![request("demo"), request("none"), request("demo")];
