@@ -1,6 +1,6 @@
 //! What Prometheus is told: counters, gauges and histograms, and their text form.
 //!
-//! Every label value is one of a closed set: an enum, a code of [`CODES`], or a name from the
+//! Every label value is one of a closed set: an enum ([`Code`] among them), or a name from the
 //! configuration (policies and issuers, announced by [`Metrics::configure`]). No shop, key, path
 //! or address is ever one, so the number of series does not depend on what callers send. Decides
 //! nothing, reads no clock, and knows no listener.
@@ -18,9 +18,9 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-pub use self::series::CODES;
-use self::series::{Set, decision_counters};
+use self::series::{Decisions, Set};
 use crate::clock::Timestamp;
+use crate::decision::denial::Code;
 use crate::decision::principal::Mechanism;
 use crate::id::Name;
 
@@ -62,11 +62,34 @@ struct Configured {
     issuers: Vec<IssuerMetrics>,
 }
 
+/// What became of the configuration.
+#[derive(Debug)]
+struct Reloads {
+    failures: IntCounter,
+    successes: IntCounter,
+    last_success: IntGauge,
+}
+
+impl Reloads {
+    fn new(set: &Set<'_>) -> Result<Self, Error> {
+        let attempts = set.counters(
+            "config_reloads_total",
+            "Attempts to reload the configuration.",
+            &["result"],
+        )?;
+        let [failures, successes] = RESULTS.map(|r| attempts.with_label_values(&[r]));
+        let last_success = set.gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was loaded.",
+        )?;
+        Ok(Self { failures, successes, last_success })
+    }
+}
+
 /// All metrics of the process, with a registry of their own.
 pub struct Metrics {
     registry: Registry,
-    /// By mechanism (the last row: none) and code.
-    decisions: Vec<IntCounter>,
+    decisions: Decisions,
     decision_duration: Histogram,
     limited: IntCounterVec,
     shadow_exceeded: IntCounterVec,
@@ -81,9 +104,7 @@ pub struct Metrics {
     store_errors: IntCounter,
     connections: IntGauge,
     requests_in_flight: IntGauge,
-    config_reload_failures: IntCounter,
-    config_reload_successes: IntCounter,
-    config_last_success: IntGauge,
+    reloads: Reloads,
     configured: ArcSwap<Configured>,
 }
 
@@ -103,22 +124,11 @@ impl Metrics {
     pub fn new(version: &str) -> Result<Self, Error> {
         let registry = Registry::new();
         let set = Set(&registry);
-        let decisions = set.counters(
-            "decisions_total",
-            "Decisions by mechanism, outcome and code.",
-            &["mechanism", "outcome", "code"],
-        )?;
-        let reloads = set.counters(
-            "config_reloads_total",
-            "Attempts to reload the configuration.",
-            &["result"],
-        )?;
-        let [reload_failures, reload_successes] = RESULTS.map(|r| reloads.with_label_values(&[r]));
         let build = Opts::new("latchkey_build_info", "The version of this build; always 1.");
         let build = set.add(IntGaugeVec::new(build, &["version"])?)?;
         build.with_label_values(&[version]).set(1);
         Ok(Self {
-            decisions: decision_counters(&decisions),
+            decisions: Decisions::new(&set)?,
             decision_duration: set.histogram(
                 "decision_duration_seconds",
                 "Time to decide a request, without reading or forwarding it.",
@@ -166,12 +176,7 @@ impl Metrics {
             store_errors: set.counter("store_errors_total", "Reads and writes that failed.")?,
             connections: set.gauge("connections", "Open connections on the data listener.")?,
             requests_in_flight: set.gauge("requests_in_flight", "Requests being answered.")?,
-            config_reload_failures: reload_failures,
-            config_reload_successes: reload_successes,
-            config_last_success: set.gauge(
-                "config_last_reload_success_timestamp_seconds",
-                "When the configuration in force was loaded.",
-            )?,
+            reloads: Reloads::new(&set)?,
             configured: ArcSwap::default(),
             registry,
         })
@@ -221,15 +226,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a decision; `mechanism` is `None` when there was no principal. A `code` that is
-    /// not of [`CODES`] counts as `internal`.
-    pub fn decision(&self, mechanism: Option<Mechanism>, code: &'static str) {
-        let row = mechanism.map_or(Mechanism::ALL.len(), |m| m as usize);
-        let column = CODES.iter().position(|known| *known == code);
-        let column = column.unwrap_or(CODES.len() - 1);
-        if let Some(counter) = self.decisions.get(row * CODES.len() + column) {
-            counter.inc();
-        }
+    /// Counts a decision; `mechanism` is `None` when there was no principal, `code` when the
+    /// request went through.
+    pub fn decision(&self, mechanism: Option<Mechanism>, code: Option<Code>) {
+        self.decisions.count(mechanism, code);
     }
 
     /// Records how long a decision took.
@@ -319,11 +319,11 @@ impl Metrics {
     /// Counts an attempt to load the configuration, at start or on reload.
     pub fn config_reload(&self, success: bool, now: Timestamp) {
         if success {
-            self.config_reload_successes.inc();
+            self.reloads.successes.inc();
             let seconds = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
-            self.config_last_success.set(seconds);
+            self.reloads.last_success.set(seconds);
         } else {
-            self.config_reload_failures.inc();
+            self.reloads.failures.inc();
         }
     }
 
@@ -365,7 +365,7 @@ mod tests {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
-    use super::series::outcome;
+    use super::series::{code_label, outcome};
     use super::*;
 
     fn names(texts: &[&str]) -> Vec<Name> {
@@ -395,10 +395,10 @@ mod tests {
     fn every_code_has_its_own_series_for_every_mechanism() {
         let metrics = metrics();
         for mechanism in Mechanism::ALL.map(Some).into_iter().chain([None]) {
-            for code in CODES {
+            for code in Code::ALL.map(Some).into_iter().chain([None]) {
                 metrics.decision(mechanism, code);
                 let name = mechanism.map_or("none", Mechanism::as_str);
-                let outcome = outcome(code);
+                let (outcome, code) = (outcome(code), code_label(code));
                 check(
                     &metrics,
                     &[&format!(
@@ -408,9 +408,23 @@ mod tests {
                 );
             }
         }
-        metrics.decision(None, "no such code");
-        let internal = r#"code="internal",mechanism="none",outcome="error""#;
-        check(&metrics, &[&format!("latchkey_decisions_total{{{internal}}} 2")]);
+    }
+
+    #[test]
+    fn outcomes() {
+        for (code, expected) in [
+            (None, "allowed"),
+            (Some(Code::BadRequest), "refused"),
+            (Some(Code::RateLimited), "refused"),
+            (Some(Code::UriTooLong), "refused"),
+            (Some(Code::KeysUnavailable), "error"),
+            (Some(Code::UpstreamError), "error"),
+            (Some(Code::UpstreamTimeout), "error"),
+            (Some(Code::Overloaded), "error"),
+            (Some(Code::Internal), "error"),
+        ] {
+            assert_eq!(outcome(code), expected, "{code:?}");
+        }
     }
 
     #[test]
@@ -485,11 +499,11 @@ mod tests {
         let metrics = metrics();
         let before = series(&metrics);
         let mut runner = TestRunner::deterministic();
-        let inputs = (any::<String>(), 0..CODES.len(), 0usize..5, any::<u32>());
+        let inputs = (any::<String>(), 0usize..=Code::ALL.len(), 0usize..5, any::<u32>());
         for _ in 0..10_000 {
             let (text, code, mechanism, number) = inputs.new_tree(&mut runner).unwrap().current();
             let mechanism = Mechanism::ALL.get(mechanism).copied();
-            metrics.decision(mechanism, CODES[code]);
+            metrics.decision(mechanism, Code::ALL.get(code).copied());
             metrics.decision_duration(Duration::from_nanos(u64::from(number)));
             metrics.limited(&text);
             metrics.shadow_exceeded(&text);

@@ -5,55 +5,55 @@ use prometheus::{
     Error, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use crate::decision::denial::Code;
 use crate::decision::principal::Mechanism;
 
-/// The codes a decision can end with: `ok`, or that of a refusal or an error.
-pub const CODES: &[&str] = &[
-    "ok",
-    "bad_request",
-    "not_found",
-    "missing_credential",
-    "invalid_credential",
-    "expired_credential",
-    "origin_mismatch",
-    "cross_tenant",
-    "insufficient_scope",
-    "shop_disabled",
-    "network_not_allowed",
-    "rate_limited",
-    "keys_unavailable",
-    "upstream_unreachable",
-    "upstream_error",
-    "upstream_timeout",
-    "overloaded",
-    "method_not_allowed",
-    "request_timeout",
-    "payload_too_large",
-    "headers_too_large",
-    "internal",
-];
-
-/// The `outcome` of a code: errors are the 5xx answers.
-pub(super) fn outcome(code: &str) -> &'static str {
+/// How a decision ended: let through, refused, or ended by an error, which is a 5xx answer.
+pub(super) const fn outcome(code: Option<Code>) -> &'static str {
     match code {
-        "ok" => "allowed",
-        "keys_unavailable"
-        | "upstream_unreachable"
-        | "upstream_error"
-        | "upstream_timeout"
-        | "overloaded"
-        | "internal" => "error",
-        _ => "refused",
+        None => "allowed",
+        Some(code) if code.status() >= 500 => "error",
+        Some(_) => "refused",
     }
 }
 
-/// A counter for every mechanism and code, so that a decision looks up no label.
-pub(super) fn decision_counters(vec: &IntCounterVec) -> Vec<IntCounter> {
-    let mechanisms = Mechanism::ALL.map(Mechanism::as_str);
-    let rows = mechanisms.into_iter().chain(["none"]);
-    rows.flat_map(|mechanism| CODES.iter().map(move |code| (mechanism, *code)))
-        .map(|(mechanism, code)| vec.with_label_values(&[mechanism, outcome(code), code]))
-        .collect()
+/// The `code` label; a decision that ended well has none of the codes.
+pub(super) fn code_label(code: Option<Code>) -> &'static str {
+    code.map_or("ok", Code::as_str)
+}
+
+/// The counters of decisions: one for every mechanism and code, made beforehand, so that a
+/// decision looks up no label.
+#[derive(Debug)]
+pub(super) struct Decisions(Vec<IntCounter>);
+
+/// The codes, and `ok`.
+const COLUMNS: usize = Code::ALL.len() + 1;
+
+impl Decisions {
+    pub(super) fn new(set: &Set<'_>) -> Result<Self, Error> {
+        let vec = set.counters(
+            "decisions_total",
+            "Decisions by mechanism, outcome and code.",
+            &["mechanism", "outcome", "code"],
+        )?;
+        let mechanisms = Mechanism::ALL.map(Mechanism::as_str).into_iter().chain(["none"]);
+        let counters = mechanisms.flat_map(|mechanism| {
+            let codes = Code::ALL.map(Some).into_iter().chain([None]);
+            codes.map(move |code| [mechanism, outcome(code), code_label(code)])
+        });
+        Ok(Self(counters.map(|labels| vec.with_label_values(&labels)).collect()))
+    }
+
+    /// Counts one of `mechanism` (the last row: none) and `code` (the last column: ok).
+    pub(super) fn count(&self, mechanism: Option<Mechanism>, code: Option<Code>) {
+        let row = mechanism.map_or(Mechanism::ALL.len(), |m| m as usize);
+        let column = code.map_or(Code::ALL.len(), |c| c as usize);
+        // A test counts each once: there is a counter for every row and column.
+        if let Some(counter) = self.0.get(row * COLUMNS + column) {
+            counter.inc();
+        }
+    }
 }
 
 /// Registers metrics under the common prefix.
