@@ -1,4 +1,6 @@
 //! What a running process can take over from a new configuration, and what it cannot.
+//!
+//! It compares; putting a configuration in force is `cli`'s and `admin`'s.
 
 use super::Config;
 

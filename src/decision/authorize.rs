@@ -1,5 +1,7 @@
 //! May this principal do this, quotas aside? Shop, network, origin, scope, in that order
 //! (spec §5).
+//!
+//! Trusts the principal as it is and looks at no secret; quotas are `limits`'s.
 
 use http::header::{HeaderName, ORIGIN, REFERER};
 
