@@ -3,6 +3,9 @@
 //! No type here implements `Display`, `Serialize`, `PartialEq` or a telling `Debug`; every
 //! comparison of secret material is constant-time; memory is wiped on drop. Reading a secret's
 //! text takes a call to `expose`, so that every place that does can be found by that word.
+//!
+//! What a secret opens is not known here, and no file is read: `store` keeps the master key's,
+//! `config` reads an issuer's.
 
 use std::fmt;
 

@@ -2,6 +2,8 @@
 //!
 //! Whether a cached token is still good (its expiry, its key, the configuration it was verified
 //! under) is judged by the decision core at every use; this is only the memory.
+//!
+//! It verifies nothing, reads no clock, and forgets everything with the process.
 
 use std::fmt;
 use std::num::NonZeroUsize;

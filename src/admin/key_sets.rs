@@ -1,4 +1,6 @@
 //! Key sets: from the configuration to their keeper, and from it into the snapshot and the store.
+//!
+//! It fetches nothing (`jwks` does) and judges no key (`decision::jwt` does).
 
 use std::sync::{Arc, Weak};
 

@@ -1,4 +1,6 @@
 //! What a committed transaction changes in the snapshot.
+//!
+//! It writes nothing to the store, and is applied only after the transaction is on the disk.
 
 use crate::decision::principal::{ApiKey, Shop};
 use crate::id::ShopId;

@@ -1,5 +1,7 @@
 //! A running gateway: node, data plane, admin plane and background work, started and stopped in
 //! order. `serve` runs one over what the configuration names, `demo` over a temporary store.
+//!
+//! Knows neither signals nor the command line; those are `serve`'s.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

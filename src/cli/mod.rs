@@ -1,8 +1,8 @@
 //! The command line: `serve`, `demo`, and everything an operator types.
 //!
 //! Commands that manage something are one request to the admin API each, over the unix socket of
-//! a running server or in this process ([`client`]); no command knows the store. Results go to
-//! standard output through [`output`], errors and logs to standard error. This is the top of the
+//! a running server or in this process (`client`); no command knows the store. Results go to
+//! standard output through `output`, errors and logs to standard error. This is the top of the
 //! crate: it puts the parts together and decides nothing about requests.
 
 mod args;

@@ -1,4 +1,6 @@
 //! `serve`: a gateway, until it is told to stop.
+//!
+//! Signals become words to the gateway here: stop, reload. How it stops and reloads is its own.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

@@ -1,5 +1,7 @@
 //! What every command that starts something has in common: the configuration, the runtime, the
 //! node, and how their errors are told.
+//!
+//! Serves nothing, and prints nothing.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};

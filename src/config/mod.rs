@@ -8,7 +8,8 @@
 //!
 //! Unknown keys are mistakes at every level; zero never means unlimited. This module does not
 //! apply a configuration, does not watch its file, and never prints a secret: it knows secrets
-//! only by the names of the files that hold them (and hands an HMAC issuer's on unread).
+//! only by the names of the files that hold them. The one it reads, an HMAC issuer's, is kept in
+//! a type that does not print.
 
 mod issuers;
 mod policies;
@@ -129,9 +130,9 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Worker threads, each with a listener of its own.
     pub workers: NonZeroUsize,
-    /// Open connections, over all workers.
+    /// Open connections, over all workers; further ones are answered 503.
     pub connections_max: NonZeroUsize,
-    /// Bytes of a request's head; more is 431.
+    /// Bytes of a request's head; more is 431, or 414 if the request line alone has more.
     pub header_bytes_max: usize,
     /// Header fields of a request; more is 431.
     pub header_count_max: usize,
@@ -141,7 +142,8 @@ pub struct ServerConfig {
     pub head_timeout: Duration,
     /// Between the requests of a connection.
     pub idle_timeout: Duration,
-    /// Without progress of a request's body; longer is 408.
+    /// Without progress of a request's body; longer is 408. Also without progress of the client
+    /// taking its response; then its connection is cut.
     pub body_timeout: Duration,
     /// From SIGTERM until connections that are still busy are cut.
     pub drain_timeout: Duration,
@@ -175,7 +177,8 @@ pub struct UpstreamConfig {
     pub authority: Authority,
     /// Name resolution and TCP handshake.
     pub connect_timeout: Duration,
-    /// From the request sent to the head of the response.
+    /// Until the head of the response, the wait for a connection included; begins anew while the
+    /// request's body makes progress.
     pub response_timeout: Duration,
     /// Without progress of a response's body.
     pub body_timeout: Duration,

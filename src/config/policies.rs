@@ -1,4 +1,6 @@
 //! The route table and the limits: read, and checked against each other.
+//!
+//! Reads no other table, and decides nothing about requests: what it makes is given to `decision`.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

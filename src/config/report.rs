@@ -1,4 +1,6 @@
 //! What reading the configuration has found: mistakes, and what there is to print.
+//!
+//! Knows no key and judges nothing.
 
 use super::ConfigError;
 use super::print::Line;

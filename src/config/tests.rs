@@ -1029,6 +1029,7 @@ fn restarts_are_asked_for_only_where_needed() {
         ("[log]\nlevel = 'debug'", &[]),
         ("[upstreams.b]\nurl = 'http://b'", &[]),
         ("[server]\nlisten = '0.0.0.0:80'", &["server.listen"]),
+        ("[server]\nworkers = 1000\nconnections_max = 9\nidle_timeout = '9s'", &["server.workers"]),
         ("[limiter]\ncells = 100\n[log]\nformat = 'json'", &["limiter.cells", "log.format"]),
         ("[store]\npath = '/d/x.redb'", &["admin.socket", "store.path", "store.master_key_file"]),
     ] {

@@ -1,5 +1,7 @@
 //! Is the presented credential authentic, current and known? Three-valued: nothing presented,
 //! authenticated, failed; a failure never falls through to another mechanism.
+//!
+//! Here a credential becomes a principal of a known shop; what that may do is `authorize`'s.
 
 use super::api_key::{self, ApiKeyFailure};
 use super::credential::{Presented, bearer_token};

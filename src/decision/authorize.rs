@@ -1,5 +1,7 @@
 //! May this principal do this, quotas aside? Shop, network, origin, scope, in that order
 //! (spec §5).
+//!
+//! Trusts the principal as it is and looks at no secret; quotas are `limits`'s.
 
 use http::header::{HeaderName, ORIGIN, REFERER};
 
@@ -17,7 +19,7 @@ pub(super) fn authorize<'a, F: Facts>(
 ) -> Result<Permit<'a>, Box<Refusal<'a>>> {
     let principal = &authenticated.principal;
     let checked = tenant(classified.shop, principal)
-        .and_then(|()| shop_enabled(principal))
+        .and_then(|()| shop_enabled(principal, facts))
         .and_then(|()| network(request, principal))
         .and_then(|()| origin(request, principal, facts))
         .and_then(|()| scope(request, classified, principal));
@@ -45,17 +47,17 @@ fn tenant(segment: Option<&str>, principal: &Principal<'_>) -> Result<(), Denial
     }
 }
 
-fn shop_enabled(principal: &Principal<'_>) -> Result<(), Denial<'static>> {
-    match principal {
-        Principal::WidgetToken { shop, .. } | Principal::ShopApiKey { shop, .. }
-            if !shop.enabled =>
-        {
-            Err(Denial::ShopDisabled)
-        }
-        Principal::WidgetToken { .. }
-        | Principal::ShopApiKey { .. }
-        | Principal::Jwt { .. }
-        | Principal::Anonymous => Ok(()),
+/// A JWT may name a shop that the directory does not know: identity providers may have tenants
+/// that hold no credentials here. One that it knows must be enabled for a JWT as for the others.
+fn shop_enabled<F: Facts>(principal: &Principal<'_>, facts: &F) -> Result<(), Denial<'static>> {
+    let shop = match principal {
+        Principal::WidgetToken { shop, .. } | Principal::ShopApiKey { shop, .. } => Some(*shop),
+        Principal::Jwt { token, .. } => token.shop.as_ref().and_then(|id| facts.shop(id)),
+        Principal::Anonymous => None,
+    };
+    match shop {
+        Some(shop) if !shop.enabled => Err(Denial::ShopDisabled),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -1,4 +1,6 @@
 //! Which quotas a request is charged to, and charging them all or none.
+//!
+//! Holds no state: what a quota has left is known to the [`Limits`] it is given.
 
 use std::hash::{BuildHasher as _, Hash, Hasher as _};
 use std::net::IpAddr;

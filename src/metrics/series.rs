@@ -1,4 +1,6 @@
 //! How series are made: under one prefix, and for decisions all of them beforehand.
+//!
+//! What is counted, and when, is the parent's business and its callers'.
 
 use prometheus::core::Collector;
 use prometheus::{

@@ -1,4 +1,6 @@
 //! Bodies on their way, never buffered: the request's, bounded and watched, and the reply's.
+//!
+//! What is in a body is nobody's business here, and its framing was judged by the wire.
 
 use std::error::Error as StdError;
 use std::io;

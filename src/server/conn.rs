@@ -1,4 +1,6 @@
 //! What a connection's wire, its requests and their replies know of each other.
+//!
+//! Only facts of one connection: no buffer, no timer, no decision.
 
 use std::cell::Cell;
 use std::net::IpAddr;

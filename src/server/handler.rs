@@ -1,4 +1,7 @@
 //! From a request to its response: hygiene, decision, then forward, issue or refuse.
+//!
+//! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
+//! is the decision core's to say, and how its bytes travel is `wire`'s and `proxy`'s.
 
 use std::convert::Infallible;
 use std::rc::Rc;

@@ -1,4 +1,6 @@
 //! What a wire holds between two polls: bytes not handed over yet, and what it waits for.
+//!
+//! What the bytes mean, and what happens when the time is over, is the wire's to say.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,5 +1,7 @@
 //! What a request must satisfy before anybody decides about it: exactly one valid `Host`, and a
 //! target in origin form, or in absolute form that says the same as `Host` (RFC 9112 §3.2).
+//!
+//! Looks at no credential and at no configuration.
 
 use std::net::Ipv6Addr;
 

@@ -8,7 +8,7 @@
 //! port (`SO_REUSEPORT`) and its own pool of upstream connections, so that no request ever waits
 //! for a lock that another core holds.
 //!
-//! [`wire`] and [`framing`] judge every request head before hyper sees it: what two parsers could
+//! `wire` and `framing` judge every request head before hyper sees it: what two parsers could
 //! read in two ways is answered 400 and goes no further. This module does not decide who may do
 //! what, and it opens neither the store nor the admin plane.
 

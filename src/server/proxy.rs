@@ -1,4 +1,7 @@
 //! Forwarding an admitted request to its upstream, and its response back.
+//!
+//! Takes the proof that the request was admitted, and asks no further. A request of which the
+//! upstream may have seen something is never sent twice: what it has begun cannot be taken back.
 
 use std::error::Error as StdError;
 use std::io;

@@ -1,5 +1,7 @@
 //! Responses of latchkey's own: problems (RFC 9457), and the limit headers on every response
 //! (draft-ietf-httpapi-ratelimit-headers-10, RFC 9651).
+//!
+//! Says what it is told to: codes, words and waits come from the denial or the failure.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

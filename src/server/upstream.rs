@@ -1,4 +1,6 @@
 //! Upstreams of a worker: one pooled HTTP/1.1 client each, replaced when the settings are.
+//!
+//! Knows connections; requests, and how long they may take, are `proxy`'s.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,4 +1,6 @@
 //! A worker: one thread, one listener, its connections, its upstream pools.
+//!
+//! It accepts, bounds and drains connections; what is said on them is `wire`'s and `handler`'s.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

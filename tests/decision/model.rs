@@ -55,14 +55,13 @@ fn judge(scene: &Scene) -> Result<Outcome, Outcome> {
             return Err("cross_tenant");
         }
     }
+    // A JWT may be of a shop that does not exist here; nobody may be of one that is disabled.
     let record = caller.shop.and_then(|shop| scene.shops.get(shop));
-    if matches!(caller.mechanism, "shop_api_key" | "widget_token") {
-        if !record.is_some_and(|shop| shop.enabled) {
-            return Err("shop_disabled");
-        }
-        if caller.restricted && scene.client != 0 {
-            return Err("network_not_allowed");
-        }
+    if record.is_some_and(|shop| shop.exists && !shop.enabled) {
+        return Err("shop_disabled");
+    }
+    if caller.restricted && scene.client != 0 {
+        return Err("network_not_allowed");
     }
     if !origin_allowed(scene, &caller) {
         return Err("origin_mismatch");

@@ -67,7 +67,9 @@ fn is_anonymous(scene: &Scene) -> bool {
 /// Takes something away that access may rest on.
 fn remove_grant(scene: &mut Scene, which: usize) {
     match which {
-        0..2 => scene.shops[which].exists = false,
+        // A disabled shop refuses; a JWT may be of one that does not exist. So only what an
+        // enabled shop grants goes with it.
+        0..2 => scene.shops[which].exists &= !scene.shops[which].enabled,
         2..4 => scene.shops[which - 2].enabled = false,
         4..6 => scene.keys[which - 4].exists = false,
         6 => scene.shops.iter_mut().for_each(|shop| shop.widget_origin = None),

@@ -324,7 +324,7 @@ impl Dice {
             audience: self.mostly(&["api", "another"]),
             subject: self.mostly(&[Some("somebody"), None]),
             scopes: self.any(&["private", "", "openid private", "public", "*"]),
-            shop: self.any(&[Some("alpha"), Some("beta"), None]),
+            shop: self.any(&[Some("alpha"), Some("beta"), Some("gone"), None]),
             not_before_s: self.mostly(&[None, Some(NOW_S + 60), Some(NOW_S + 61)]),
             expires_s: self.mostly(&[NOW_S + 100, NOW_S - 59, NOW_S - 60, NOW_S - 61]),
         };

@@ -20,7 +20,7 @@ struct Row {
 }
 
 /// Rows change a request that a good API key admits, on the plugin's path.
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 26] = [
     row("BadPath", Code::BadRequest, 400, |s| s.path.push_str("/..")),
     row("BadPath", Code::BadRequest, 400, |s| s.path = "/api/plugin/shops/alpha;x=1/a".into()),
     row("BadCredentialField", Code::BadRequest, 400, |s| {
@@ -61,6 +61,17 @@ const ROWS: [Row; 24] = [
     row("CrossTenant", Code::CrossTenant, 403, |s| s.path = "/api/plugin/shops/beta/x".into()),
     row("CrossTenant", Code::CrossTenant, 403, |s| s.path = "/api/plugin/shops/gone/x".into()),
     row("ShopDisabled", Code::ShopDisabled, 403, |s| s.shops[0].enabled = false),
+    row("ShopDisabled", Code::ShopDisabled, 403, |s| {
+        s.path = "/api/any/me/x".into();
+        s.api_key = Field::Absent;
+        s.authorization = Field::Once(bearer_of("alpha"));
+        s.shops[0].enabled = false;
+    }),
+    row("ShopDisabled", Code::ShopDisabled, 403, |s| {
+        s.path = "/api/search/all".into();
+        s.authorization = Field::Once(bearer_of("alpha"));
+        s.shops[0].enabled = false;
+    }),
     row("NetworkNotAllowed", Code::NetworkNotAllowed, 403, |s| {
         s.keys[0].restricted = true;
         s.client = 1;
@@ -99,7 +110,15 @@ impl Row {
 }
 
 fn bearer(signed: JwtSigned, scopes: &'static str) -> AuthorizationText {
-    AuthorizationText::Bearer(Jwt {
+    AuthorizationText::Bearer(jwt(signed, scopes))
+}
+
+fn bearer_of(shop: &'static str) -> AuthorizationText {
+    AuthorizationText::Bearer(Jwt { shop: Some(shop), ..jwt(JwtSigned::Well, "") })
+}
+
+fn jwt(signed: JwtSigned, scopes: &'static str) -> Jwt {
+    Jwt {
         issuer: JwtIssuer::Ed25519,
         signed,
         audience: "api",
@@ -108,7 +127,7 @@ fn bearer(signed: JwtSigned, scopes: &'static str) -> AuthorizationText {
         shop: None,
         not_before_s: None,
         expires_s: NOW_S + 100,
-    })
+    }
 }
 
 fn widget_token(scopes: &'static str) -> WidgetTokenText {
@@ -170,6 +189,23 @@ fn every_denial_has_a_row_and_answers_as_it_says() {
         assert_eq!(denial.challenge().is_some(), row.challenge, "{denial:?}");
         assert_eq!(denial.retry_after_us().is_some(), row.retry_after, "{denial:?}");
         assert!(!denial.detail().is_empty() && !denial.reason().is_empty());
+    }
+}
+
+/// An identity provider may have tenants that hold no credentials here.
+#[test]
+fn a_jwt_of_a_shop_that_does_not_exist_is_admitted() {
+    for path in ["/api/any/me/x", "/api/any/alpha/x", "/api/search/all"] {
+        let mut scene = good();
+        scene.path = path.into();
+        scene.api_key = Field::Absent;
+        scene.authorization = Field::Once(bearer_of("alpha"));
+        assert_eq!(Town::new(&scene).outcome(), "jwt", "{scene:?}");
+        scene.shops[0].exists = false;
+        assert_eq!(Town::new(&scene).outcome(), "jwt", "{scene:?}");
+        // What was set before it was deleted does not count.
+        scene.shops[0].enabled = false;
+        assert_eq!(Town::new(&scene).outcome(), "jwt", "{scene:?}");
     }
 }
 

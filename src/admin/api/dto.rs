@@ -1,5 +1,7 @@
 //! The JSON of the admin API. Requests refuse unknown members; responses hold no secret except
 //! where a member says so.
+//!
+//! These are wire types: records are `store`'s, and nothing here knows a rule.
 
 use std::collections::BTreeMap;
 

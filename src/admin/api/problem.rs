@@ -1,4 +1,6 @@
 //! Refusals and failures as `application/problem+json` (RFC 9457).
+//!
+//! Codes of the admin plane only; those of the data plane are `decision::denial::Code`.
 
 use axum::Json;
 use axum::http::StatusCode;

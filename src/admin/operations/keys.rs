@@ -1,4 +1,7 @@
 //! Shop API keys: create, change, read, rotate, revoke.
+//!
+//! A secret is returned once, when it is made; only its digest is kept. Who may ask for what is
+//! `api`'s to check, here as in every operation.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

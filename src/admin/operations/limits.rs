@@ -1,4 +1,6 @@
 //! Limits of its own for a shop or a key, by the name of the configured policy they replace.
+//!
+//! The policies themselves are the configuration's; here nothing is counted.
 
 use std::time::Duration;
 

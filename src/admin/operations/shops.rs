@@ -1,4 +1,7 @@
 //! Shops: create, replace, change, read, delete.
+//!
+//! Deleting one takes its keys, tokens and limits along. JWTs that name it
+//! are the identity provider's.
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, now};

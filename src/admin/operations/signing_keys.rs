@@ -1,4 +1,7 @@
 //! The keys that sign widget tokens: which there are, and how they take turns.
+//!
+//! Nothing here signs or verifies a token, and nothing happens by itself: `jobs` calls
+//! [`maintain`].
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! What names, origins, expiries and the like must look like. Every fault is collected, so that
 //! nobody corrects a request one message at a time.
+//!
+//! Looks at nothing but what was sent: what exists already is the operation's to check.
 
 use std::time::Duration;
 

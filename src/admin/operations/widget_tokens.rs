@@ -1,4 +1,6 @@
 //! Widget tokens: issue, list, revoke one, revoke all.
+//!
+//! Tokens are signed and recorded here; verifying them is `decision::widget_token`'s.
 
 use std::sync::Arc;
 use std::time::Duration;
