@@ -104,6 +104,11 @@ impl Snapshot {
         Arc::make_mut(&mut self.key_sets).insert(issuer, set);
     }
 
+    /// Forgets an issuer's key set.
+    pub fn remove_key_set(&mut self, issuer: &Name) {
+        Arc::make_mut(&mut self.key_sets).remove(issuer);
+    }
+
     /// Replaces the configuration; key sets of issuers it no longer has are dropped, and JWTs
     /// verified under the old one are verified anew.
     pub fn set_policies(&mut self, policies: Arc<Policies>) {

@@ -145,7 +145,7 @@ async fn keep_key_sets(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
     let mut reloads = node.reloads.subscribe();
     while !*shutdown.borrow() {
         let sources = key_sets::sources(&node.config.load());
-        let sink = Arc::new(WeakSink(Arc::downgrade(&node)));
+        let sink = Arc::new(WeakSink { node: Arc::downgrade(&node), sources: sources.clone() });
         let jwks = Arc::new(Jwks::new(sources.clone(), sink, Arc::clone(&node.clock)));
         node.jwks.store(Some(Arc::clone(&jwks)));
         let stop = async {

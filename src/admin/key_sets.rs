@@ -32,25 +32,47 @@ pub(super) fn sources(config: &Config) -> Vec<IssuerSource> {
     config.issuer_sources.iter().filter_map(source).collect()
 }
 
-impl KeySink for Node {
+/// Where the keys of `issuer` come from under `config`, as text; `None` if from nowhere.
+pub(super) fn source_of(config: &Config, issuer: &Name) -> Option<String> {
+    sources(config).into_iter().find(|s| s.issuer == *issuer).map(|s| source_text(&s.source))
+}
+
+fn source_text(source: &KeySource) -> String {
+    match source {
+        KeySource::JwksUrl(url) => format!("url {url}"),
+        KeySource::Discovery(issuer) => format!("discovery {issuer}"),
+        KeySource::File(path) => format!("file {}", path.display()),
+    }
+}
+
+impl Node {
     /// Publishes at once; the store follows on a thread that may block. A key set that could not
-    /// be stored serves all the same, until a restart.
-    fn publish(&self, issuer: &Name, set: KeySet, source_json: &str) {
+    /// be stored serves all the same, until a restart. One that comes from elsewhere than the
+    /// configuration in force says, because it was fetched before a reload, is dropped.
+    pub(super) fn publish_key_set(&self, issuer: &Name, set: KeySet, json: &str, source: String) {
         let record = KeySetRecord {
             issuer: issuer.clone(),
-            jwks: source_json.to_owned(),
+            jwks: json.to_owned(),
+            source,
             fetched_at: set.fetched_at(),
         };
-        self.published.patch(|snapshot| snapshot.put_key_set(issuer.clone(), set));
+        let mut current = false;
+        // Patches take turns, and a reload stores its configuration before its patch: either it
+        // is seen here, or its patch comes later and removes what is put now.
+        self.published.patch(|snapshot| {
+            current = source_of(&self.config.load(), issuer).as_ref() == Some(&record.source);
+            if current {
+                snapshot.put_key_set(issuer.clone(), set);
+            }
+        });
+        if !current {
+            return;
+        }
         let store = Arc::clone(&self.store);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(move || keep(&store, &record))),
             Err(_) => keep(&store, &record),
         }
-    }
-
-    fn refreshed(&self, issuer: &Name, result: Result<usize, &RefreshError>) {
-        self.metrics.jwks_refresh(issuer.as_str(), result.is_ok());
     }
 }
 
@@ -66,20 +88,25 @@ fn keep(store: &Store, record: &KeySetRecord) {
     }
 }
 
-/// A sink that does not keep its node alive: the node holds the keeper that holds the sink.
+/// A sink for the keeper of `sources`. It does not keep its node alive: the node holds the keeper
+/// that holds the sink.
 #[derive(Debug)]
-pub(super) struct WeakSink(pub(super) Weak<Node>);
+pub(super) struct WeakSink {
+    pub(super) node: Weak<Node>,
+    pub(super) sources: Vec<IssuerSource>,
+}
 
 impl KeySink for WeakSink {
     fn publish(&self, issuer: &Name, set: KeySet, source_json: &str) {
-        if let Some(node) = self.0.upgrade() {
-            node.publish(issuer, set, source_json);
+        let source = self.sources.iter().find(|s| s.issuer == *issuer);
+        if let (Some(node), Some(source)) = (self.node.upgrade(), source) {
+            node.publish_key_set(issuer, set, source_json, source_text(&source.source));
         }
     }
 
     fn refreshed(&self, issuer: &Name, result: Result<usize, &RefreshError>) {
-        if let Some(node) = self.0.upgrade() {
-            node.refreshed(issuer, result);
+        if let Some(node) = self.node.upgrade() {
+            node.metrics.jwks_refresh(issuer.as_str(), result.is_ok());
         }
     }
 }

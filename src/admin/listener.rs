@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 
 use super::api::auth::{Caller, Peer};
@@ -30,6 +31,10 @@ pub const CONNECTIONS_MAX: usize = 256;
 
 /// From the first byte of a request's head to its last, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a caller may take none of its answer. Without it, whoever reads nothing would keep its
+/// place among [`CONNECTIONS_MAX`] for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -247,11 +252,13 @@ async fn serve_one<C: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         admit(request.extensions_mut());
         router.clone().oneshot(request.map(Body::new))
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -308,6 +315,27 @@ mod tests {
         unix.await.unwrap();
         tcp.await.unwrap();
         assert!(!path.exists(), "the socket is removed");
+    }
+
+    /// Asks for more than any buffer holds, reads nothing, and is there still.
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_no_answer_is_let_go() {
+        let bench = Bench::new();
+        let (client, server) = tokio::io::duplex(1024);
+        let room = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&room).acquire_owned().await.unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let admit = |extensions: &mut http::Extensions| {
+            extensions.insert(Caller::socket());
+        };
+        let routes = router(Arc::clone(&bench.node));
+        let served = tokio::spawn(serve_one(server, admit, routes, stopped, permit));
+        let (_reads_nothing, mut writer) = tokio::io::split(client);
+        let head = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+        writer.write_all(head).await.unwrap();
+        let hour = Duration::from_secs(3600);
+        tokio::time::timeout(hour, served).await.expect("it is let go").unwrap();
+        assert_eq!(room.available_permits(), 1);
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
+use super::key_sets;
 use super::operations::OperationError;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
@@ -138,7 +139,7 @@ impl Node {
         make_first_signing_key(&store, entropy.as_ref(), clock.now().unix)?;
         let policies = Arc::clone(&config.policies);
         announce(&metrics, &policies);
-        let loaded = load(&store, &policies, pepper.clone(), clock.now().unix)?;
+        let loaded = load(&store, &config, pepper.clone(), clock.now().unix)?;
         Ok(Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
@@ -170,8 +171,18 @@ impl Node {
         let policies = Arc::clone(&config.policies);
         warnings.extend(orphaned_overrides(&self.published.load(), &policies));
         announce(&self.metrics, &policies);
-        self.published.patch(|snapshot| snapshot.set_policies(policies));
-        self.config.store(Arc::new(config));
+        let config = Arc::new(config);
+        // Before the patch: see `publish_key_set`.
+        self.config.store(Arc::clone(&config));
+        self.published.patch(|snapshot| {
+            for issuer in &policies.issuers {
+                let source = |config| key_sets::source_of(config, &issuer.name);
+                if source(&old) != source(&config) {
+                    snapshot.remove_key_set(&issuer.name);
+                }
+            }
+            snapshot.set_policies(policies);
+        });
         self.reloads.send_modify(|generation| *generation += 1);
         warnings
     }
@@ -298,11 +309,11 @@ struct Loaded {
 /// Compiles what the store holds.
 fn load(
     store: &Store,
-    policies: &Arc<Policies>,
+    config: &Config,
     pepper: Pepper,
     now: Timestamp,
 ) -> Result<Loaded, OpenError> {
-    let mut snapshot = Snapshot::new(Arc::clone(policies), pepper);
+    let mut snapshot = Snapshot::new(Arc::clone(&config.policies), pepper);
     let mut admin_tokens = HashMap::new();
     let mut last_issued = Timestamp::default();
     let mut unusable = None;
@@ -322,7 +333,7 @@ fn load(
         for record in tx.admin_tokens(None, usize::MAX)? {
             admin_tokens.insert(record.digest, Arc::new(AdminToken::new(record)));
         }
-        load_key_sets(tx, policies, &mut snapshot)
+        load_key_sets(tx, config, &mut snapshot)
     })?;
     match unusable {
         Some(error) => Err(error.into()),
@@ -330,14 +341,11 @@ fn load(
     }
 }
 
-/// The last good key sets, as old as they are: JWTs verify before the first fetch.
-fn load_key_sets(
-    tx: &ReadTx,
-    policies: &Policies,
-    snapshot: &mut Snapshot,
-) -> Result<(), StoreError> {
+/// The last good key sets, as old as they are: JWTs verify before the first fetch. Those from
+/// elsewhere than `config` says are another provider's.
+fn load_key_sets(tx: &ReadTx, config: &Config, snapshot: &mut Snapshot) -> Result<(), StoreError> {
     for record in tx.key_sets()? {
-        if policies.issuers.iter().all(|issuer| issuer.name != record.issuer) {
+        if key_sets::source_of(config, &record.issuer).as_ref() != Some(&record.source) {
             continue;
         }
         match KeySet::parse(&record.jwks, record.fetched_at) {
@@ -379,7 +387,6 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::decision::Facts as _;
     use crate::decision::jwt::KeySets as _;
-    use crate::jwks::KeySink as _;
 
     const ISSUER: &str = "[[issuers]]\nname = \"main\"\nissuer = \"https://id.example\"\n\
          audiences = [\"api\"]\nalgorithms = [\"EdDSA\"]\n\
@@ -417,16 +424,41 @@ mod tests {
         let bench = Bench::with(ISSUER);
         let issuer = Name::parse("main").unwrap();
         let at = bench.node.now().unix;
-        bench.node.publish(&issuer, KeySet::parse(JWKS, at).unwrap(), JWKS);
+        let source = || "url https://id.example/jwks".to_owned();
+        bench.node.publish_key_set(&issuer, KeySet::parse(JWKS, at).unwrap(), JWKS, source());
         assert_eq!(bench.node.published.load().key_set(&issuer).unwrap().len(), 1);
         // Stored late by a thread that was slow: the later set stays.
         let older = KeySet::parse(JWKS, at - Duration::from_secs(9)).unwrap();
-        bench.node.publish(&issuer, older, "{\"keys\":[]}");
+        bench.node.publish_key_set(&issuer, older, "{\"keys\":[]}", source());
         bench.clock.advance(Duration::from_secs(60));
         let bench = bench.restart();
         let snapshot = bench.node.published.load();
         let set = snapshot.key_set(&issuer).unwrap();
         assert_eq!((set.len(), set.fetched_at()), (1, at));
+    }
+
+    /// The name of a provider may stay while the provider changes: its keys must not.
+    #[test]
+    fn keys_from_another_source_are_not_the_issuers() {
+        let bench = Bench::with(ISSUER);
+        let issuer = Name::parse("main").unwrap();
+        let set = || KeySet::parse(JWKS, bench.node.now().unix).unwrap();
+        let has_keys = |node: &Node| node.published.load().key_set(&issuer).is_some();
+        let old = || "url https://id.example/jwks".to_owned();
+        bench.node.publish_key_set(&issuer, set(), JWKS, old());
+        assert!(has_keys(&bench.node));
+        bench.node.reload(config(&bench.dir, ISSUER));
+        assert!(has_keys(&bench.node), "nothing changed");
+
+        let moved = ISSUER.replace("id.example", "other.example");
+        bench.node.reload(config(&bench.dir, &moved));
+        assert!(!has_keys(&bench.node), "reload");
+        bench.node.publish_key_set(&issuer, set(), JWKS, old());
+        assert!(!has_keys(&bench.node), "a fetch that was under way");
+        let bench = bench.restart();
+        assert!(!has_keys(&bench.node), "restart");
+        bench.node.reload(config(&bench.dir, ISSUER));
+        assert!(!has_keys(&bench.node), "what was dropped stays dropped");
     }
 
     #[tokio::test]

@@ -23,8 +23,8 @@ use std::net::IpAddr;
 use arrayvec::ArrayString;
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, TRANSFER_ENCODING,
 };
 
 use super::worker::RequestId;
@@ -101,6 +101,11 @@ pub(super) fn prepare_request(headers: &mut HeaderMap, outgoing: &Outgoing<'_>) 
 /// Turns the fields of an upstream's response into those the client gets, limits and request id
 /// aside.
 pub(super) fn prepare_response(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // It says how long the body is; a length beside it would cut it or have more waited for
+        // (RFC 9112 §6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_nominated(headers);
     remove_where(headers, is_hop_by_hop);
 }
@@ -373,6 +378,17 @@ mod tests {
         prepare_response(&mut response);
         let left: Vec<_> = response.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["expect", "x-kept"]);
+    }
+
+    #[test]
+    fn a_length_beside_chunks_is_not_the_length() {
+        let mut response = HeaderMap::new();
+        response.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
+        prepare_response(&mut response);
+        assert!(response.contains_key(CONTENT_LENGTH));
+        response.insert(TRANSFER_ENCODING, CHUNKED);
+        prepare_response(&mut response);
+        assert!(response.is_empty());
     }
 
     #[test]

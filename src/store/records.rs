@@ -254,6 +254,10 @@ pub struct KeySetRecord {
     pub issuer: Name,
     /// The key set as it was fetched, JSON (RFC 7517 §5).
     pub jwks: String,
+    /// Where it was fetched from: keys of one provider say nothing about tokens of another that
+    /// took over its name in the configuration.
+    #[serde(default)]
+    pub source: String,
     /// When it was fetched.
     #[serde(with = "unix_ms")]
     pub fetched_at: Timestamp,

@@ -111,6 +111,7 @@ pub(super) fn key_set(issuer: &str) -> KeySetRecord {
     KeySetRecord {
         issuer: Name::parse(issuer).unwrap(),
         jwks: r#"{"keys":[]}"#.to_owned(),
+        source: "https://id.example/jwks".to_owned(),
         fetched_at: Timestamp::from_unix_ms(9),
     }
 }
