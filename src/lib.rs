@@ -11,14 +11,21 @@
 //! Around it stand, in the order a request or a change meets them:
 //!
 //! * [`server`]: the data plane. One thread per core, each with a listener, a runtime and a pool
-//!   of upstream connections of its own.
-//! * [`snapshot`]: the compiled shops, keys and policies that decisions read; replaced as a whole,
-//!   never locked.
-//! * [`limiter`], [`verified_tokens`]: the only state a request changes, both of fixed size.
+//!   of upstream connections of its own. It decides nothing and never opens the store.
+//! * [`snapshot`]: the compiled shops, keys and policies that decisions read; replaced by a
+//!   patched copy, never locked.
+//! * [`limiter`], [`verified_tokens`]: what requests leave behind for the next ones, both of fixed
+//!   size and lost with the process.
 //! * [`jwks`]: keeps the key sets of identity providers fresh.
 //! * [`admin`]: changes things. Every change is committed to the [`store`] before it is
-//!   acknowledged, and published in the snapshot before the call returns.
-//! * [`cli`]: puts it all together.
+//!   acknowledged, and published in the snapshot before the call returns. It serves no caller of
+//!   the data plane.
+//! * [`cli`]: puts it all together, and speaks to the admin plane for the operator.
+//!
+//! Below them: [`config`] turns what was written into what the program needs; [`metrics`] and
+//! [`logging`] tell the operator what happened; [`id`] and [`secret`] are names that are valid and
+//! secrets that cannot be printed; [`clock`] alone reads the time; [`jose`] is the cryptography of
+//! JWTs.
 //!
 //! # Invariants
 //!
