@@ -94,9 +94,9 @@ impl Snapshot {
         self.revoked_tokens.insert(token.id, token.expires_at);
     }
 
-    /// Forgets revoked tokens that have expired.
-    pub fn prune_revoked(&mut self, now: Timestamp) {
-        self.revoked_tokens.retain(|expires_at| *expires_at > now);
+    /// Forgets revoked tokens that expired at or before `before`.
+    pub fn prune_revoked(&mut self, before: Timestamp) {
+        self.revoked_tokens.retain(|expires_at| *expires_at > before);
     }
 
     /// Replaces an issuer's key set.

@@ -1,6 +1,8 @@
 //! What somebody would try who wants in, or wants the gateway down.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -103,4 +105,58 @@ fn the_method_that_was_judged_is_the_method() {
     }
     assert_eq!(w.gateway.send(&disguised).status, 200);
     assert!(!w.upstream.last().head.contains("DELETE"), "{}", w.upstream.last().head);
+}
+
+/// Starts the binary with `limits` of the shell and waits until it serves.
+fn start_limited(site: &Site, limits: &str) -> (Child, BufReader<ChildStderr>, SocketAddr) {
+    let plain = site.command(&["serve"]);
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\""));
+    command.arg(plain.get_program()).args(plain.get_args()).env_clear();
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(site.path()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut warned = false;
+    let data = loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it did not become ready");
+        let event: Value = serde_json::from_str(&line).unwrap();
+        let message = event["message"].as_str().unwrap();
+        warned |= message.contains("server.connections_max");
+        if message == "ready" {
+            break event["data"].as_str().unwrap().parse().unwrap();
+        }
+    };
+    assert_eq!(warned, limits.contains("-Hn"), "it says when the limit is too low");
+    (child, log, data)
+}
+
+#[test]
+fn a_low_soft_limit_of_open_files_is_raised() {
+    let site = Site::new(None, "[server]\nconnections_max = 100\n");
+    let (mut child, _log, _) = start_limited(&site, "ulimit -Sn 200");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<_> = line.split_ascii_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1], "{line}");
+}
+
+#[test]
+fn without_a_file_left_it_neither_spins_nor_floods_the_log_and_recovers() {
+    let site = Site::new(None, "");
+    let (mut child, log, data) = start_limited(&site, "ulimit -Sn 48; ulimit -Hn 48");
+    let mut held: Vec<_> = (0..60).map(|_| connect(data)).collect();
+    std::thread::park_timeout(std::time::Duration::from_secs(1));
+    held.clear();
+    let answer = get("/nowhere").send(data);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(answer.outcome(), "404 not_found");
+    let lines: Vec<_> = log.lines().map_while(Result::ok).collect();
+    let refused = lines.iter().filter(|line| line.contains("cannot accept connections")).count();
+    // One per worker.
+    assert!((1..=2).contains(&refused), "{refused}");
 }

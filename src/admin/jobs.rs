@@ -29,7 +29,8 @@ const TOUCH_MAX: usize = 5_000;
 /// Most rounds of pruning in one tick; the rest waits for the next.
 const PRUNE_ROUNDS_MAX: usize = 20;
 
-/// Widget tokens stay listed for this long after they expired.
+/// Widget tokens stay listed for this long after they expired, and revoked ones are remembered:
+/// a clock that ran ahead and is set right must not bring them back.
 const TOKENS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// A time of use noted this long before the last flush may have been missed by it.
@@ -87,8 +88,7 @@ pub fn flush_last_use(node: &Node, progress: &Progress) -> Result<(), OperationE
 }
 
 fn prune_tokens(node: &Node) -> Result<(), OperationError> {
-    let now = node.now().unix;
-    let before = now - TOKENS_KEPT;
+    let before = node.now().unix - TOKENS_KEPT;
     let mut pruned = 0;
     for _ in 0..PRUNE_ROUNDS_MAX {
         let round = node.store.write::<_, StoreError>(|tx| tx.prune_tokens(before))?;
@@ -98,7 +98,7 @@ fn prune_tokens(node: &Node) -> Result<(), OperationError> {
         }
     }
     if pruned > 0 {
-        node.published.patch(|snapshot| snapshot.prune_revoked(now));
+        node.published.patch(|snapshot| snapshot.prune_revoked(before));
     }
     Ok(())
 }

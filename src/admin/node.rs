@@ -139,7 +139,7 @@ impl Node {
         make_first_signing_key(&store, entropy.as_ref(), clock.now().unix)?;
         let policies = Arc::clone(&config.policies);
         announce(&metrics, &policies);
-        let loaded = load(&store, &config, pepper.clone(), clock.now().unix)?;
+        let loaded = load(&store, &config, pepper.clone())?;
         Ok(Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
@@ -307,12 +307,7 @@ struct Loaded {
 }
 
 /// Compiles what the store holds.
-fn load(
-    store: &Store,
-    config: &Config,
-    pepper: Pepper,
-    now: Timestamp,
-) -> Result<Loaded, OpenError> {
+fn load(store: &Store, config: &Config, pepper: Pepper) -> Result<Loaded, OpenError> {
     let mut snapshot = Snapshot::new(Arc::clone(&config.policies), pepper);
     let mut admin_tokens = HashMap::new();
     let mut last_issued = Timestamp::default();
@@ -325,7 +320,8 @@ fn load(
         tx.for_each_key(|record| snapshot.put_api_key(compile_key(&record)))?;
         tx.for_each_token(|token| {
             last_issued = last_issued.max(token.issued_at);
-            if token.revoked_at.is_some() && token.expires_at > now {
+            // Expired ones too: the clock may be set back.
+            if token.revoked_at.is_some() {
                 snapshot.revoke_token(&token);
             }
         })?;

@@ -2,6 +2,7 @@
 //!
 //! Signals become words to the gateway here: stop, reload. How it stops and reloads is its own.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
@@ -10,16 +11,44 @@ use super::start;
 use crate::config::{self, Config, Sources};
 use crate::logging::{self, LogHandle};
 
+/// A caller's connection and the upstream's.
+const FILES_PER_CONNECTION: u64 = 2;
+/// What is open besides: the admin plane's connections, listeners, the database.
+const FILES_BESIDE: u64 = 1024;
+
 /// Runs it; returns when a signal has stopped it.
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let config = start::load(sources)?;
     let log = logging::init(&config.log)
         .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    raise_open_files(config.server.connections_max.get());
     let runtime = start::runtime()?;
     let served = runtime.block_on(serve(config, sources, &log));
     // Everything has ended, or was told a second time to stop and is not waited for.
     runtime.shutdown_background();
     served
+}
+
+/// Lets the process open as many files as the system grants it, and says so when that is not enough:
+/// whoever opens connections until none is left would shut out the admin plane and the upstreams.
+fn raise_open_files(connections_max: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // What there is serves too, and is compared below.
+    let _ = setrlimit(Resource::Nofile, raised);
+    let Some(granted) = getrlimit(Resource::Nofile).current else {
+        return;
+    };
+    let connections = u64::try_from(connections_max).unwrap_or(u64::MAX);
+    let needed = connections.saturating_mul(FILES_PER_CONNECTION).saturating_add(FILES_BESIDE);
+    if granted < needed {
+        tracing::warn!(
+            granted,
+            needed,
+            "fewer files may be open than server.connections_max needs; raise the limit \
+             (LimitNOFILE=, ulimit -Hn), or lower server.connections_max"
+        );
+    }
 }
 
 async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(), Failure> {

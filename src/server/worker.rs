@@ -26,6 +26,7 @@ use super::conn::Conn;
 use super::upstream::Upstreams;
 use super::wire::Wire;
 use super::{Shared, handler, log, respond};
+use crate::clock::Monotonic;
 use crate::decision::denial::Code;
 use crate::metrics::Held;
 
@@ -37,6 +38,8 @@ const SHED_MAX: usize = 64;
 const SHED_LINGER: Duration = Duration::from_millis(250);
 /// The wait after the system refused to hand over a connection (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// From one log line about that to the next, microseconds.
+const ACCEPT_TOLD_US: u64 = 5_000_000;
 /// The least read buffer that hyper accepts.
 const HYPER_BUFFER_MIN: usize = 8192;
 
@@ -176,6 +179,7 @@ async fn serve(
     listener: TcpListener,
     mut phase: watch::Receiver<Phase>,
 ) -> usize {
+    let mut told: Option<Monotonic> = None;
     loop {
         tokio::select! {
             biased;
@@ -183,7 +187,13 @@ async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((tcp, peer)) => accept(&worker, tcp, peer),
                 Err(error) => {
-                    log::accept_failed(&error);
+                    // It goes on for as long as somebody keeps connections open: no flood of it.
+                    let now = worker.shared.clock.now().mono;
+                    let silent = |at: Monotonic| now.us().saturating_sub(at.us()) >= ACCEPT_TOLD_US;
+                    if told.is_none_or(silent) {
+                        log::accept_failed(&error);
+                        told = Some(now);
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -87,6 +87,27 @@ async fn scopes_and_lifetimes() {
     bench.post("/api/v1/shops/none/widget-tokens", "{}").await.problem(404, "not_found");
 }
 
+/// A wall clock that ran ahead and is set right again brings no revoked token back.
+#[tokio::test]
+async fn a_revocation_outlives_a_clock_that_ran_ahead() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let (id, token) = bench.token("demo", "{}").await;
+    let (_, other) = bench.token("demo", r#"{"lifetime_seconds":1}"#).await;
+    let start = bench.node.now().unix;
+    bench.delete(&format!("/api/v1/shops/demo/widget-tokens/{id}")).await.expect(204);
+    let (ahead, right) = (start + Duration::from_secs(26 * 3600), start + Duration::from_secs(60));
+    bench.clock.step_to(ahead);
+    tick(&bench.node, &Progress::default());
+    bench.clock.step_to(right);
+    assert_eq!(bench.decide_token(&token).await, "invalid_credential");
+    bench.clock.step_to(ahead);
+    let bench = bench.restart();
+    assert_eq!(bench.decide_token(&other).await, "expired_credential");
+    bench.clock.step_to(right);
+    assert_eq!(bench.decide_token(&token).await, "invalid_credential");
+}
+
 #[tokio::test]
 async fn a_batch_issues_what_it_can() {
     let bench = Bench::new();
