@@ -29,8 +29,9 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     served
 }
 
-/// Lets the process open as many files as the system grants it, and says so when that is not enough:
-/// whoever opens connections until none is left would shut out the admin plane and the upstreams.
+/// Lets the process open as many files as the system grants it, and says so when that is not
+/// enough: whoever opens connections until none is left would shut out the admin plane and the
+/// upstreams.
 fn raise_open_files(connections_max: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -222,8 +222,8 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 /// Whether a client's field is latchkey's to set, holds a credential that latchkey takes, or
 /// tells some frameworks another path or method than those that were decided about. Whatever is
-/// no letter or digit counts as `-`: upstreams that get fields as CGI variables read it as `_`, some
-/// only `-`, some all of it (names come in lower case).
+/// no letter or digit counts as `-`: upstreams that get fields as CGI variables read it as `_`,
+/// some only `-`, some all of it (names come in lower case).
 fn is_ours(name: &str) -> bool {
     // `forwarded` is the one without a prefix; everything else begins with `x`.
     match name.as_bytes().first() {
