@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// A point of monotonic time: microseconds since the clock was made.
+/// A point of monotonic time: nanoseconds since the clock was made, enough for 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Monotonic(u64);
 
@@ -113,13 +113,19 @@ impl Monotonic {
     /// From microseconds since the clock was made.
     #[must_use]
     pub const fn from_us(us: u64) -> Self {
-        Self(us)
+        Self(us.saturating_mul(1000))
     }
 
-    /// Microseconds since the clock was made.
+    /// Whole microseconds since the clock was made.
     #[must_use]
     pub const fn us(self) -> u64 {
-        self.0
+        self.0 / 1000
+    }
+
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -161,7 +167,7 @@ impl Clock for SystemClock {
         let mono = self.started.elapsed();
         Now {
             unix: Timestamp(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)),
-            mono: Monotonic(u64::try_from(mono.as_micros()).unwrap_or(u64::MAX)),
+            mono: Monotonic(u64::try_from(mono.as_nanos()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -197,7 +203,7 @@ impl Clock for ManualClock {
     fn now(&self) -> Now {
         Now {
             unix: Timestamp(self.unix_ms.load(Ordering::Relaxed)),
-            mono: Monotonic(self.mono_us.load(Ordering::Relaxed)),
+            mono: Monotonic::from_us(self.mono_us.load(Ordering::Relaxed)),
         }
     }
 }

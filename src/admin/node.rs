@@ -139,6 +139,7 @@ impl Node {
         make_first_signing_key(&store, entropy.as_ref(), clock.now().unix)?;
         let policies = Arc::clone(&config.policies);
         announce(&metrics, &policies);
+        metrics.config_loaded(clock.now().unix);
         let loaded = load(&store, &config, pepper.clone())?;
         Ok(Arc::new(Self {
             store: Arc::new(store),

@@ -190,6 +190,28 @@ impl Denial<'_> {
         }
     }
 
+    /// As what the refused credential was presented, where one was looked at.
+    #[must_use]
+    pub fn mechanism(&self) -> Option<Mechanism> {
+        match self {
+            Self::InvalidCredential { mechanism, .. }
+            | Self::ExpiredCredential { mechanism }
+            | Self::InsufficientScope { mechanism, .. } => Some(*mechanism),
+            Self::KeysUnavailable { .. } => Some(Mechanism::Jwt),
+            Self::BadPath(_)
+            | Self::BadCredentialField { .. }
+            | Self::AmbiguousCredentials
+            | Self::NotFound
+            | Self::MissingCredential { .. }
+            | Self::CrossTenant
+            | Self::ShopDisabled
+            | Self::NetworkNotAllowed
+            | Self::OriginMismatch { .. }
+            | Self::TooManyFailures { .. }
+            | Self::RateLimited { .. } => None,
+        }
+    }
+
     /// The stage that refused.
     #[must_use]
     pub fn stage(&self) -> Stage {

@@ -31,7 +31,7 @@ use self::credential::Presented;
 use self::denial::Denial;
 use self::jwt::{KeySets, VerifiedTokens};
 use self::policy::{Policies, Route};
-use self::principal::{ApiKey, Principal, Shop};
+use self::principal::{ApiKey, Mechanism, Principal, Shop};
 use self::rate_limit::{Limits, Quota, Standing};
 use self::request::RequestView;
 use self::route::{CanonicalPath, PathError};
@@ -142,6 +142,16 @@ pub struct Refusal<'a> {
     pub principal: Option<Principal<'a>>,
     /// The limit that refused.
     pub limit: Option<LimitReport<'a>>,
+}
+
+impl Refusal<'_> {
+    /// The mechanism it is about: the principal's, or the one the refused credential was presented
+    /// as; `None` where no credential was looked at.
+    #[must_use]
+    pub fn mechanism(&self) -> Option<Mechanism> {
+        let principal = self.principal.as_ref().map(Principal::mechanism);
+        principal.or_else(|| self.denial.mechanism())
+    }
 }
 
 /// How a limit speaks in a response.

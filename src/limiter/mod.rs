@@ -99,7 +99,8 @@ impl Limiter {
     pub fn new(cells: usize, policies: usize) -> Self {
         let buckets = cells.clamp(CELLS_PER_BUCKET, CELLS_MAX);
         let buckets = buckets.div_ceil(CELLS_PER_BUCKET).next_power_of_two();
-        let policies = policies.clamp(1, POLICIES_MAX);
+        // One more than policies: the throttle of failed attempts has an overflow cell too.
+        let policies = policies.clamp(1, POLICIES_MAX + 1);
         Self {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             overflow: (0..policies).map(|_| AtomicU64::new(0)).collect(),

@@ -316,12 +316,16 @@ impl Metrics {
         Held::new(&self.requests_in_flight)
     }
 
-    /// Counts an attempt to load the configuration, at start or on reload.
+    /// Notes when the configuration in force was loaded: at start.
+    pub fn config_loaded(&self, now: Timestamp) {
+        self.reloads.last_success.set(i64::try_from(now.unix_s()).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an attempt to reload the configuration.
     pub fn config_reload(&self, success: bool, now: Timestamp) {
         if success {
             self.reloads.successes.inc();
-            let seconds = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
-            self.reloads.last_success.set(seconds);
+            self.config_loaded(now);
         } else {
             self.reloads.failures.inc();
         }

@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, request};
@@ -129,8 +128,7 @@ impl Exchange<'_> {
             client: self.conn.client,
         };
         let decision = evaluate(&view, &context, now, round);
-        let took = shared.clock.now().mono.us().saturating_sub(now.mono.us());
-        shared.metrics.decision_duration(Duration::from_micros(took));
+        shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
         match decision {
             Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
             Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
@@ -169,9 +167,8 @@ impl Exchange<'_> {
         if let Some(principal) = &refusal.principal {
             self.note(principal, now);
         }
-        let mechanism = refusal.principal.as_ref().map(Principal::mechanism);
         let metrics = &self.conn.worker.shared.metrics;
-        metrics.decision(mechanism, Some(refusal.denial.code()));
+        metrics.decision(refusal.mechanism(), Some(refusal.denial.code()));
         if let Some(report) = &refusal.limit {
             metrics.limited(report.policy.as_str());
         }

@@ -14,7 +14,7 @@ use super::worker::RequestId;
 use crate::decision::Refusal;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
-use crate::decision::principal::Principal;
+use crate::decision::principal::{Mechanism, Principal};
 
 /// What is said of every request that does not go through.
 pub(super) struct Subject<'a> {
@@ -35,7 +35,7 @@ pub(super) fn refusal(subject: &Subject<'_>, refusal: &Refusal<'_>) {
         code = code.as_str(),
         status = code.status(),
         route = refusal.route.map(route_name),
-        mechanism = principal.map(|p| p.mechanism().as_str()),
+        mechanism = refusal.mechanism().map(Mechanism::as_str),
         shop = principal.and_then(Principal::shop).map(tracing::field::display),
         key_id = principal.and_then(key_id),
         client = %subject.conn.client,

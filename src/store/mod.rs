@@ -43,7 +43,7 @@ use self::group::Job;
 use self::read::Context;
 use self::schema::CURRENT;
 use self::write::Undo;
-use crate::clock::{Clock, Monotonic};
+use crate::clock::Clock;
 use crate::secret::{Entropy, MasterKey};
 
 /// How one commit went.
@@ -274,7 +274,7 @@ impl Store {
         let result = commit();
         if let Some(observer) = &self.observer {
             observer(CommitObservation {
-                duration: elapsed(started, self.clock.now().mono),
+                duration: self.clock.now().mono.since(started),
                 committed: result.is_ok(),
             });
         }
@@ -322,10 +322,6 @@ impl Store {
         write::set_commit_number(&tx, found.saturating_add(1), &self.context.path)?;
         self.observed(|| tx.commit()).map_err(|error| failed(error.into()))
     }
-}
-
-fn elapsed(from: Monotonic, to: Monotonic) -> Duration {
-    Duration::from_micros(to.us().saturating_sub(from.us()))
 }
 
 #[cfg(test)]
