@@ -2,31 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::gateway::{Gateway, Site};
-use crate::support::http::{Request, get};
-use crate::support::upstream::{Behaviour, Upstream};
+use crate::support::http::get;
+use crate::support::world::world;
 
 const OWN: &str = "/api/plugin/shops/demo/products";
-
-struct World {
-    site: Site,
-    upstream: Upstream,
-    gateway: Gateway,
-}
-
-fn world(extra: &str) -> World {
-    let upstream = Upstream::start(Behaviour::Echo);
-    let site = Site::new(Some(&upstream), extra);
-    let gateway = site.start();
-    gateway.shop("demo").shop("other");
-    World { site, upstream, gateway }
-}
-
-impl World {
-    fn outcome(&self, request: &Request) -> String {
-        self.gateway.send(request).outcome()
-    }
-}
 
 #[test]
 fn rule_1_keys_are_random_shown_once_and_stored_only_as_a_digest() {

@@ -5,37 +5,32 @@ use std::io::Write as _;
 
 use serde_json::json;
 
-use crate::support::gateway::{Gateway, Site};
+use crate::support::gateway::Site;
 use crate::support::http::{Request, connect, exchange, get, request, send_raw};
-use crate::support::upstream::{Behaviour, Upstream};
+use crate::support::upstream::Behaviour;
+use crate::support::world::{World, world_with};
 
-struct World {
-    _site: Site,
-    upstream: Upstream,
-    gateway: Gateway,
+/// A world with a key of shop `demo` and a widget token that may only search.
+struct Outcomes {
+    world: World,
     key: String,
     token: String,
 }
 
-fn world_with(behaviour: Behaviour, extra: &str) -> World {
-    let upstream = Upstream::start(behaviour);
-    let site = Site::new(Some(&upstream), extra);
-    let gateway = site.start();
-    gateway.shop("demo").shop("other");
-    let (_, key) = gateway.key("demo", &json!({}));
-    let (_, token) = gateway.token("demo", &json!({"scopes": ["search"]}));
-    World { _site: site, upstream, gateway, key, token }
-}
-
-fn world(extra: &str) -> World {
-    world_with(Behaviour::Echo, extra)
+fn outcomes(behaviour: Behaviour, extra: &str) -> Outcomes {
+    let world = world_with(behaviour, extra);
+    let (_, key) = world.gateway.key("demo", &json!({}));
+    let (_, token) = world.gateway.token("demo", &json!({"scopes": ["search"]}));
+    Outcomes { world, key, token }
 }
 
 const OWN: &str = "/api/plugin/shops/demo/products";
 
-impl World {
-    fn outcome(&self, request: &Request) -> String {
-        self.gateway.send(request).outcome()
+impl std::ops::Deref for Outcomes {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
     }
 }
 
@@ -43,7 +38,7 @@ impl World {
 /// this suite; this is the rest of the table, and the form that all refusals share.
 #[test]
 fn every_refusal_is_a_problem_with_a_stable_code() {
-    let w = world("");
+    let w = outcomes(Behaviour::Echo, "");
     let unknown = format!("sk_{}", "0".repeat(32));
     let evil = |request: Request| request.header("Origin", "https://evil.com");
     let mut ids = BTreeSet::new();
@@ -95,7 +90,8 @@ fn scheme_is_bearer(challenge: Option<&str>) -> bool {
 
 #[test]
 fn the_order_of_checks_is_syntax_credential_tenant_origin_scope_limit() {
-    let w = world(
+    let w = outcomes(
+        Behaviour::Echo,
         "[[limits]]\nname = \"tight\"\npaths = [\"/*\"]\nkey = \"shop\"\nlimit = 1\n\
          window = \"1h\"\n[[limits]]\nname = \"anonymous\"\npaths = [\"/api/search/*\"]\n\
          mechanisms = [\"anonymous\"]\nkey = \"address\"\nlimit = 1\nwindow = \"1h\"\n",
@@ -122,7 +118,7 @@ fn the_order_of_checks_is_syntax_credential_tenant_origin_scope_limit() {
 
 #[test]
 fn an_address_that_keeps_failing_is_throttled_before_its_credentials_are_looked_at() {
-    let w = world("[failed_attempts]\nlimit = 5\nwindow = \"1h\"\n");
+    let w = outcomes(Behaviour::Echo, "[failed_attempts]\nlimit = 5\nwindow = \"1h\"\n");
     let guess = |n: u32| get(OWN).key(&format!("sk_{n:032x}"));
     for n in 0..5 {
         assert_eq!(w.outcome(&guess(n)), "401 invalid_credential", "attempt {n}");
@@ -139,7 +135,7 @@ fn an_address_that_keeps_failing_is_throttled_before_its_credentials_are_looked_
 
 #[test]
 fn failed_attempts_never_touch_a_shops_quota() {
-    let w = world("[failed_attempts]\nlimit = 1000\nwindow = \"1m\"\n");
+    let w = outcomes(Behaviour::Echo, "[failed_attempts]\nlimit = 1000\nwindow = \"1m\"\n");
     for n in 0..150u32 {
         let guess = get(OWN).key(&format!("sk_{n:032x}"));
         assert_eq!(w.outcome(&guess), "401 invalid_credential");
@@ -153,7 +149,7 @@ fn upstream_failures() {
     for (behaviour, expected) in
         [(Behaviour::HangUp, "502 upstream_error"), (Behaviour::Silent, "504 upstream_timeout")]
     {
-        let w = world_with(behaviour, "");
+        let w = outcomes(behaviour, "");
         let answer = w.gateway.send(&get(OWN).key(&w.key));
         assert_eq!(answer.outcome(), expected);
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
@@ -168,7 +164,7 @@ fn upstream_failures() {
 
 #[test]
 fn an_upstreams_cut_body_never_looks_whole() {
-    let w = world_with(Behaviour::CutBody, "");
+    let w = outcomes(Behaviour::CutBody, "");
     let head = format!(
         "GET {OWN} HTTP/1.1\r\nHost: x\r\nX-Shop-API-Key: {}\r\nConnection: close\r\n\r\n",
         w.key
@@ -181,7 +177,8 @@ fn an_upstreams_cut_body_never_looks_whole() {
 
 #[test]
 fn bounds_answer_with_their_own_status() {
-    let w = world(
+    let w = outcomes(
+        Behaviour::Echo,
         "[server]\nbody_bytes_max = 1000\nhead_timeout = \"300ms\"\nbody_timeout = \"300ms\"\n\
          header_bytes_max = \"8KiB\"\nheader_count_max = 50\n",
     );
@@ -214,7 +211,7 @@ fn bounds_answer_with_their_own_status() {
 
 #[test]
 fn what_is_no_http_request_is_400_and_never_reaches_the_upstream() {
-    let w = world("");
+    let w = outcomes(Behaviour::Echo, "");
     let key = &w.key;
     let with = |head: &str| head.replace("KEY", &format!("X-Shop-API-Key: {key}"));
     for bad in [
@@ -259,7 +256,7 @@ fn what_is_no_http_request_is_400_and_never_reaches_the_upstream() {
 
 #[test]
 fn too_many_connections_are_told_at_once() {
-    let w = world("[server]\nconnections_max = 4\n");
+    let w = outcomes(Behaviour::Echo, "[server]\nconnections_max = 4\n");
     let held: Vec<_> = (0..4).map(|_| connect(w.gateway.data)).collect();
     crate::support::until(|| w.gateway.metrics().contains("latchkey_connections 4").then_some(()));
     let answer = crate::support::until(|| {

@@ -2,35 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Site};
-use crate::support::http::{Request, get, request};
+use crate::support::gateway::Gateway;
+use crate::support::http::{get, request};
 use crate::support::secrets;
-use crate::support::upstream::{Behaviour, Upstream};
+use crate::support::world::{World, world};
 
 const SEARCH: &str = "/api/widget/search?q=lamp";
 
-struct World {
-    site: Site,
-    upstream: Upstream,
-    gateway: Gateway,
-}
-
-fn world(extra: &str) -> World {
-    let upstream = Upstream::start(Behaviour::Echo);
-    let site = Site::new(Some(&upstream), extra);
-    let gateway = site.start();
-    gateway.shop("demo").shop("other");
-    World { site, upstream, gateway }
-}
-
-impl World {
-    fn outcome(&self, request: &Request) -> String {
-        self.gateway.send(request).outcome()
-    }
-
-    fn search(&self, token: &str) -> String {
-        self.outcome(&get(SEARCH).widget(token))
-    }
+fn search(w: &World, token: &str) -> String {
+    w.outcome(&get(SEARCH).widget(token))
 }
 
 #[test]
@@ -41,7 +21,7 @@ fn rule_1_issued_by_api_cli_and_the_shops_own_server() {
     let by_cli: Value = serde_json::from_str(&printed).expect("JSON");
     let by_cli = by_cli["token"].as_str().expect("a token").to_owned();
     secrets::minted(&by_cli);
-    assert_eq!((w.search(&by_api), w.search(&by_cli)), ("200 ok".into(), "200 ok".into()));
+    assert_eq!((search(&w, &by_api), search(&w, &by_cli)), ("200 ok".into(), "200 ok".into()));
 
     let (_, key) = w.gateway.key("demo", &json!({}));
     for path in [
@@ -61,7 +41,7 @@ fn rule_1_issued_by_api_cli_and_the_shops_own_server() {
         let expires = latchkey::clock::Timestamp::parse_rfc3339(expires).expect("RFC 3339");
         let lifetime = expires.unix_s().abs_diff(crate::support::idp::unix_now());
         assert!(lifetime.abs_diff(24 * 3600) < 60, "the default is 24 h, not {lifetime} s");
-        assert_eq!(w.search(issued["token"].as_str().expect("a token")), "200 ok");
+        assert_eq!(search(&w, issued["token"].as_str().expect("a token")), "200 ok");
     }
     assert_eq!(w.upstream.count(), 5, "latchkey answers the issuing itself");
 }
@@ -104,7 +84,7 @@ fn rule_2_rotating_the_api_key_leaves_tokens_valid() {
     secrets::collect(&answer);
     let token = answer.json()["token"].as_str().expect("a token").to_owned();
     w.gateway.api_ok("POST", &format!("/shops/demo/keys/{id}/rotate"), &json!({}));
-    assert_eq!(w.search(&token), "200 ok");
+    assert_eq!(search(&w, &token), "200 ok");
     assert!(!token.contains(&key[3..]), "a token does not carry the key");
 }
 
@@ -116,19 +96,19 @@ fn rule_3_signature_then_shop_then_revocation_then_origin() {
     let middle = altered.len() / 2;
     altered[middle] = if altered[middle] == b'A' { b'B' } else { b'A' };
     let altered = String::from_utf8(altered).expect("ASCII");
-    assert_eq!(w.search(&altered), "401 invalid_credential");
-    assert_eq!(w.search("lkw1_"), "401 invalid_credential");
+    assert_eq!(search(&w, &altered), "401 invalid_credential");
+    assert_eq!(search(&w, "lkw1_"), "401 invalid_credential");
 
     // A token of another installation is signed elsewhere.
     let elsewhere = world("");
     let (_, foreign) = elsewhere.gateway.token("demo", &json!(null));
-    assert_eq!(w.search(&foreign), "401 invalid_credential");
+    assert_eq!(search(&w, &foreign), "401 invalid_credential");
 
     // A disabled shop's token is authentic, and refused.
     w.gateway.api_ok("PATCH", "/shops/demo", &json!({"enabled": false}));
-    assert_eq!(w.search(&token), "403 shop_disabled");
+    assert_eq!(search(&w, &token), "403 shop_disabled");
     w.gateway.api_ok("PATCH", "/shops/demo", &json!({"enabled": true}));
-    assert_eq!(w.search(&token), "200 ok");
+    assert_eq!(search(&w, &token), "200 ok");
 
     // Revoked, with a foreign Origin as well: the credential speaks first.
     w.gateway.api_ok("DELETE", &format!("/shops/demo/widget-tokens/{id}"), &json!(null));
@@ -143,9 +123,9 @@ fn rule_3_revoke_all_before_now_spares_what_comes_after() {
     let (_, foreign) = w.gateway.token("other", &json!(null));
     w.gateway.api_ok("POST", "/shops/demo/widget-tokens/revoke-all", &json!(null));
     let (_, after) = w.gateway.token("demo", &json!(null));
-    assert_eq!(w.search(&before), "401 invalid_credential");
-    assert_eq!(w.search(&after), "200 ok");
-    assert_eq!(w.search(&foreign), "200 ok");
+    assert_eq!(search(&w, &before), "401 invalid_credential");
+    assert_eq!(search(&w, &after), "200 ok");
+    assert_eq!(search(&w, &foreign), "200 ok");
 }
 
 #[test]
@@ -153,7 +133,7 @@ fn rule_3_an_expired_token_is_expired() {
     let w = world("");
     let (_, token) = w.gateway.token("demo", &json!({"lifetime_seconds": 1}));
     let outcome = crate::support::until(|| {
-        let outcome = w.search(&token);
+        let outcome = search(&w, &token);
         (outcome != "200 ok").then_some(outcome)
     });
     assert_eq!(outcome, "401 expired_credential");

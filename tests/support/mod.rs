@@ -5,6 +5,7 @@ pub(crate) mod http;
 pub(crate) mod idp;
 pub(crate) mod secrets;
 pub(crate) mod upstream;
+pub(crate) mod world;
 
 use std::time::Duration;
 
