@@ -5,7 +5,7 @@
 
 use http::header::{AUTHORIZATION, HeaderName};
 
-use super::denial::Denial;
+use super::denial::{CredentialFault, Denial};
 use super::policy::MechanismSet;
 use super::principal::Mechanism;
 use super::request::RequestView;
@@ -14,26 +14,6 @@ use super::request::RequestView;
 pub const X_WIDGET_TOKEN: HeaderName = HeaderName::from_static("x-widget-token");
 /// Field name of the shop API key.
 pub const X_SHOP_API_KEY: HeaderName = HeaderName::from_static("x-shop-api-key");
-
-/// Why a credential's field cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialFault {
-    /// The field appears more than once.
-    Repeated,
-    /// It holds a byte that is not visible ASCII.
-    NotVisibleAscii,
-}
-
-impl CredentialFault {
-    /// The fault in words, to follow "because".
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Repeated => "it is sent more than once",
-            Self::NotVisibleAscii => "it holds a character that is not visible ASCII",
-        }
-    }
-}
 
 /// The unverified credential of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 
 pub use super::code::Code;
-use super::credential::CredentialFault;
 use super::policy::MechanismSet;
 use super::principal::Mechanism;
 use super::route::PathError;
@@ -50,6 +49,26 @@ impl Stage {
             Self::Authenticate => "authenticate",
             Self::Authorize => "authorize",
             Self::Admit => "admit",
+        }
+    }
+}
+
+/// Why a credential's field cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialFault {
+    /// The field appears more than once.
+    Repeated,
+    /// It holds a byte that is not visible ASCII.
+    NotVisibleAscii,
+}
+
+impl CredentialFault {
+    /// The fault in words, to follow "because".
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Repeated => "it is sent more than once",
+            Self::NotVisibleAscii => "it holds a character that is not visible ASCII",
         }
     }
 }
