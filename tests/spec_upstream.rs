@@ -278,6 +278,18 @@ fn shops_and_keys_may_have_limits_of_their_own() {
 }
 
 #[test]
+fn a_policy_on_trial_does_not_lift_the_fallback() {
+    let policy = |name: &str, limit: u32, mark: &str| {
+        format!(
+            "[[limits]]\nname = \"{name}\"\npaths = [\"/*\"]\nkey = \"shop\"\n\
+             limit = {limit}\nwindow = \"1h\"\n{mark} = true\n"
+        )
+    };
+    let w = world(&format!("{}{}", policy("trial", 100, "shadow"), policy("rest", 2, "fallback")));
+    assert_eq!(sequence(&w.gateway, "GET", OWN, &w.key, 5), (2, 429));
+}
+
+#[test]
 fn sliding_windows_and_costs() {
     let w = world(
         "[[limits]]\nname = \"window\"\npaths = [\"/api/plugin/*\"]\nkey = \"shop\"\nlimit = 10\n\

@@ -286,15 +286,13 @@ fn require_anonymous_limits(
     limits: &[LimitPolicy],
 ) {
     let anonymous = |l: &&LimitPolicy| l.mechanisms.contains(Mechanism::Anonymous);
-    // A policy that only reports still takes a request from the fallback.
-    let displaced = limits.iter().filter(anonymous).any(|l| l.shadow && !l.fallback);
     for (i, (place, route)) in routes.iter().enumerate() {
         if !route.mechanisms.contains(Mechanism::Anonymous) {
             continue;
         }
         let holds = |l: &&LimitPolicy| {
             let methods = l.methods == MethodSet::all() || l.methods == route.methods;
-            methods && !l.shadow && !(l.fallback && displaced)
+            methods && !l.shadow
         };
         let enforced: Vec<_> = limits.iter().filter(anonymous).filter(holds).collect();
         let free = route.paths.iter().find(|path| {

@@ -87,8 +87,9 @@ fn charges<F: Facts>(
 ) -> Charges {
     let policies = facts.policies();
     let mut charges = matching(request, path, principal, facts, policies, false);
-    if charges.is_empty() {
-        charges = matching(request, path, principal, facts, policies, true);
+    // A policy on trial must not lift the limit that holds in its absence.
+    if charges.iter().all(|charge| charge.shadow) {
+        charges.extend(matching(request, path, principal, facts, policies, true));
     }
     charges
 }

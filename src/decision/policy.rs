@@ -125,7 +125,7 @@ pub struct LimitPolicy {
     pub cost: NonZeroU32,
     /// Count and report, never refuse.
     pub shadow: bool,
-    /// Applies only where no policy without this mark does.
+    /// Applies only where no enforced policy without this mark does.
     pub fallback: bool,
 }
 
