@@ -16,15 +16,15 @@ const WINDOW_MASK: u64 = (1 << 22) - 1;
 /// Somebody is about to take the cell over.
 const MARK: u64 = 1 << 22;
 /// Counts removals of the mark, so that a claim that slept through one fails.
-const TURN_MASK: u64 = 7 << 23;
+const TURN_MASK: u64 = 31 << 23;
 const TURN_ONE: u64 = 1 << 23;
 /// Counts changes of hands: what was written under one lease means nothing under the next.
-const LEASE_MASK: u64 = 7 << 26;
-const LEASE_ONE: u64 = 1 << 26;
-/// What names the owner: 35 bits of hash, and the window.
+const LEASE_MASK: u64 = 127 << 28;
+const LEASE_ONE: u64 = 1 << 28;
+/// What names the owner: 29 bits of hash, and the window.
 const OWNER_MASK: u64 = !(MARK | TURN_MASK | LEASE_MASK);
 /// The lowest bit of the hash.
-const HASH_ONE: u64 = 1 << 29;
+const HASH_ONE: u64 = 1 << 35;
 
 /// Where a charge is counted: the owner's tag and the two buckets that may hold it.
 #[derive(Debug, Clone, Copy)]

@@ -38,7 +38,7 @@
 //!   charged. Of two cells claimed at once, at least one claimer sees both.
 //!
 //! The bound: a caller can exceed a quota only if a thread sleeps between two instructions while
-//! its cell goes through eight leases or eight turns and comes back to the same owner, or while
+//! its cell goes through 128 leases or 32 turns and comes back to the same owner, or while
 //! the check bits of two leases agree (1 in 255) and a late charge falls between the next claim
 //! and its first charge. What is lost or carried over then is that one charge, or at most one
 //! burst where a claim slept.

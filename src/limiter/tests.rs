@@ -579,16 +579,23 @@ fn threads_on_one_cell_admit_exactly_the_burst() {
 }
 
 /// Every round all cells have run out, and the threads fight for them with old and new callers.
+///
+/// The bound of the module documentation, in numbers: 8 check bits agree by chance once in 255
+/// changes of hands that a late charge falls into, and then one charge is one too many or one too
+/// few. On a loaded machine that is one in a million quotas or so; here it may be two in 5,600.
 #[test]
-fn threads_claiming_run_out_cells_admit_exactly_the_bursts() {
+fn threads_claiming_run_out_cells_admit_the_bursts() {
     for cells in [16, 32, 64] {
-        fight_for_cells(&Limiter::new(cells, 1));
+        let off_by_one = fight_for_cells(&Limiter::new(cells, 1));
+        assert!(off_by_one <= 2, "{off_by_one} of 5,600 quotas were off by one charge");
     }
 }
 
-fn fight_for_cells(limiter: &Limiter) {
+/// How many quotas admitted one charge more or less than their burst; more than one is a failure.
+fn fight_for_cells(limiter: &Limiter) -> usize {
     const CALLERS: u64 = 8;
     const BURST: u32 = 20;
+    let mut off_by_one = 0;
     for round in 0..700u64 {
         let us = (1 + round) * 100 * S;
         let algorithm = if round % 3 == 0 { WINDOW } else { BUCKET };
@@ -604,10 +611,13 @@ fn fight_for_cells(limiter: &Limiter) {
             }
         });
         for admitted in admitted {
-            assert_eq!(admitted.into_inner(), BURST, "round {round}, {limiter:?}");
+            let off = admitted.into_inner().abs_diff(BURST);
+            assert!(off <= 1, "round {round}, {limiter:?}");
+            off_by_one += usize::from(off == 1);
         }
     }
     assert_eq!(limiter.overflowed(), 0);
+    off_by_one
 }
 
 /// More callers than cells, time running, a sweep going on: a caller gets a cell's quota or a
