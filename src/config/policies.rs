@@ -211,11 +211,8 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Result<LimitPolicy,
         one_of(text, &algorithms)
     });
     let burst = t.integer_optional("burst", "the same as limit", UNITS);
-    if let (Ok(Algorithm::SlidingWindow), Ok(Some(_))) = (algorithm, burst) {
-        t.error(
-            "burst",
-            "a sliding window has no burst; leave it out, or use \"token-bucket\"".into(),
-        );
+    if let Ok(Algorithm::SlidingWindow) = algorithm {
+        refuse_for_sliding_window(t, window, burst);
     }
     let burst = burst.and_then(|burst| burst.map_or(limit, Ok));
     let cost = t.integer("cost", 1, UNITS);
@@ -242,6 +239,22 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Result<LimitPolicy,
         shadow: shadow?,
         fallback: fallback?,
     })
+}
+
+/// What a sliding window cannot do: spend at once what it has not saved, count parts of a second.
+fn refuse_for_sliding_window(
+    t: &mut Section<'_, '_>,
+    window: Result<Duration, Noted>,
+    burst: Result<Option<NonZeroU32>, Noted>,
+) {
+    if let Ok(Some(_)) = burst {
+        let message = "a sliding window has no burst; leave it out, or use \"token-bucket\"";
+        t.error("burst", message.into());
+    }
+    if window.is_ok_and(|window| window.subsec_nanos() > 0) {
+        let message = "a sliding window lasts whole seconds; round it, or use \"token-bucket\"";
+        t.error("window", message.into());
+    }
 }
 
 /// A quota, of keys that were read within its bounds.

@@ -357,6 +357,10 @@ fn limits_that_cannot_be_meant() {
         "limits[0].burst: a sliding window has no burst; leave it out, or use \"token-bucket\"",
     );
     bad(
+        "limit = 9\nwindow = '1500ms'\nalgorithm = 'sliding-window'",
+        "limits[0].window: a sliding window lasts whole seconds; round it, or use \"token-bucket\"",
+    );
+    bad(
         "limit = 9\nwindow = '1m'\nalgorithm = 'leaky'",
         "limits[0].algorithm: \"leaky\" is none of \"token-bucket\", \"sliding-window\"",
     );
