@@ -27,7 +27,7 @@
 mod conn;
 mod exchange;
 mod failure;
-mod front;
+pub mod front;
 pub mod issue;
 mod local;
 mod log;
