@@ -15,6 +15,7 @@ use crate::decision::rate_limit::{Algorithm, Quota};
 use crate::decision::route::CanonicalPath;
 
 mod front_door;
+mod upstreams;
 
 const SHIPPED: &str = include_str!("../../packaging/latchkey.toml");
 
