@@ -13,6 +13,9 @@ mod connections;
 mod decision;
 mod key_sets;
 mod limits;
+mod log;
+#[cfg(target_os = "linux")]
+mod process;
 mod requests;
 mod set;
 mod store;
@@ -37,6 +40,7 @@ pub struct Metrics {
     decision: decision::Decision,
     key_sets: key_sets::KeySets,
     limits: limits::Limits,
+    log: log::Log,
     requests: requests::Requests,
     store: store::Store,
 }
@@ -57,12 +61,15 @@ impl Metrics {
     pub fn new(version: &str) -> Result<Self, Error> {
         let registry = Registry::new();
         let set = Set(&registry);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(process::Process::new()?))?;
         Ok(Self {
             build: build::Build::new(&set, version)?,
             connections: connections::Connections::new(&set)?,
             decision: decision::Decision::new(&set)?,
             key_sets: key_sets::KeySets::new(&set)?,
             limits: limits::Limits::new(&set)?,
+            log: log::Log::new(&set)?,
             requests: requests::Requests::new(&set)?,
             store: store::Store::new(&set)?,
             registry,
@@ -79,6 +86,7 @@ impl Metrics {
     /// All metrics in the text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
+        self.log.look();
         match TextEncoder::new().encode_to_string(&self.registry.gather()) {
             // The encoder writes infinity as Rust does, the format has it as Go does.
             Ok(text) => text.replace(" inf\n", " +Inf\n"),
