@@ -25,6 +25,7 @@ use std::fmt;
 
 use prometheus::{Error, Registry, TextEncoder};
 
+pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;
 use crate::id::Name;
