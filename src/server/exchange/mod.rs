@@ -3,11 +3,13 @@
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
+mod account;
 mod forward;
 mod hygiene;
 mod issue_route;
 mod reply;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -16,6 +18,7 @@ use bytes::Bytes;
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
+use self::account::Account;
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
@@ -44,9 +47,13 @@ pub(super) async fn handle(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
-    let exchange = Exchange { conn: &conn, id: conn.local.ids.next() };
+    let id = conn.local.ids.next();
+    let account = RefCell::new(Account::open(in_flight, id, &parts));
+    let exchange = Exchange { conn: &conn, id, account };
     let response = exchange.answer(&mut parts, body).await;
-    Ok(response.map(|source| ReplyBody::new(source, in_flight)))
+    let mut account = exchange.account.into_inner();
+    account.answered(&response);
+    Ok(response.map(|source| ReplyBody::new(source, account)))
 }
 
 /// What a decision leads to.
@@ -61,6 +68,7 @@ enum Verdict {
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
+    account: RefCell<Account>,
 }
 
 impl Exchange<'_> {
@@ -78,7 +86,11 @@ impl Exchange<'_> {
         match verdict {
             Verdict::Forward(forward) => {
                 let mechanism = forward.mechanism();
-                match forward.send().await {
+                let clock = &self.conn.local.shared.clock;
+                let sent = clock.now().mono;
+                let answer = forward.send().await;
+                self.account.borrow_mut().upstream(clock.now().mono.since(sent));
+                match answer {
                     Ok(response) => {
                         self.conn.local.shared.metrics.decision(Some(mechanism), None);
                         response
@@ -134,7 +146,9 @@ impl Exchange<'_> {
             client: self.conn.client,
         };
         let decision = evaluate(&view, &context, now, round);
-        shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
+        let took = shared.clock.now().mono.since(now.mono);
+        shared.metrics.decision_duration(took);
+        self.account.borrow_mut().decided(took, &decision);
         match decision {
             Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
             Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
