@@ -227,7 +227,8 @@ impl Metrics {
     }
 
     /// Counts a decision; `mechanism` is `None` when there was no principal, `code` when the
-    /// request went through.
+    /// request went through. Both are for an allowed preflight, which has no principal and is no
+    /// refusal.
     pub fn decision(&self, mechanism: Option<Mechanism>, code: Option<Code>) {
         self.decisions.count(mechanism, code);
     }

@@ -1,8 +1,9 @@
-//! From a request to its response: hygiene, decision, then forward, issue or refuse.
+//! From a request to its response: hygiene, preflight, decision, then forward, issue or refuse.
 //!
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
+mod cors;
 mod forward;
 mod hygiene;
 mod issue_route;
@@ -45,7 +46,9 @@ pub(super) async fn handle(
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
     let exchange = Exchange { conn: &conn, id: conn.local.ids.next() };
-    let response = exchange.answer(&mut parts, body).await;
+    let reader = exchange.reader(&parts);
+    let mut response = exchange.answer(&mut parts, body).await;
+    reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
     Ok(response.map(|source| ReplyBody::new(source, in_flight)))
 }
 
@@ -66,6 +69,9 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
         if let Some(response) = self.objection(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.preflight(parts) {
             return whole(response);
         }
         let mut body = Some(body);
@@ -127,13 +133,7 @@ impl Exchange<'_> {
         let facts = &**snapshot;
         let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
-        let view = RequestView {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
-            client: self.conn.client,
-        };
-        let decision = evaluate(&view, &context, now, round);
+        let decision = evaluate(&self.view(parts), &context, now, round);
         shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
         match decision {
             Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
@@ -227,6 +227,15 @@ impl Exchange<'_> {
     fn limit_headers(&self, report: &LimitReport<'_>, now: Now) -> LimitHeaders {
         let x_ratelimit = self.conn.local.shared.settings.load().x_ratelimit;
         LimitHeaders::new(report, now.unix, x_ratelimit)
+    }
+
+    fn view<'s>(&self, parts: &'s request::Parts) -> RequestView<'s> {
+        RequestView {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+            client: self.conn.client,
+        }
     }
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
