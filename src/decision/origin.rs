@@ -532,6 +532,26 @@ mod tests {
     }
 
     #[test]
+    fn an_index_is_asked_a_few_times_whatever_is_sent() {
+        let labels = vec!["a"; 126].join(".");
+        for (origin, times) in [
+            (format!("https://{labels}"), 2 * 126),
+            (format!("https://{labels}:8443"), 126),
+            ("https://www.shop.example".to_owned(), 2 * 3),
+            ("http://[::1]:1".to_owned(), 1),
+        ] {
+            let mut asked = 0;
+            let page = OriginRef::parse_origin(&origin).unwrap();
+            let hasher = std::hash::RandomState::new();
+            assert!(!find_pattern(page, &hasher, |_| {
+                asked += 1;
+                false
+            }));
+            assert_eq!(asked, times, "{origin}");
+        }
+    }
+
+    #[test]
     fn referers() {
         let shop = Origin::parse("https://shop.example").unwrap();
         for (referer, expected) in [
