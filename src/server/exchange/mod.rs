@@ -1,9 +1,10 @@
-//! From a request to its response: hygiene, decision, then forward, issue or refuse.
+//! From a request to its response: hygiene, preflight, decision, then forward, issue or refuse.
 //!
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod account;
+mod cors;
 mod forward;
 mod hygiene;
 mod issue_route;
@@ -50,7 +51,9 @@ pub(super) async fn handle(
     let id = conn.local.ids.next();
     let account = RefCell::new(Account::open(in_flight, id, &parts));
     let exchange = Exchange { conn: &conn, id, account };
-    let response = exchange.answer(&mut parts, body).await;
+    let reader = exchange.reader(&parts);
+    let mut response = exchange.answer(&mut parts, body).await;
+    reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
     let mut account = exchange.account.into_inner();
     account.answered(&response);
     Ok(response.map(|source| ReplyBody::new(source, account)))
@@ -74,6 +77,9 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
         if let Some(response) = self.objection(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.preflight(parts) {
             return whole(response);
         }
         let mut body = Some(body);
@@ -139,13 +145,7 @@ impl Exchange<'_> {
         let facts = &**snapshot;
         let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
-        let view = RequestView {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
-            client: self.conn.client,
-        };
-        let decision = evaluate(&view, &context, now, round);
+        let decision = evaluate(&self.view(parts), &context, now, round);
         let took = shared.clock.now().mono.since(now.mono);
         shared.metrics.decision_duration(took);
         self.account.borrow_mut().decided(took, &decision);
@@ -241,6 +241,15 @@ impl Exchange<'_> {
     fn limit_headers(&self, report: &LimitReport<'_>, now: Now) -> LimitHeaders {
         let x_ratelimit = self.conn.local.shared.settings.load().x_ratelimit;
         LimitHeaders::new(report, now.unix, x_ratelimit)
+    }
+
+    fn view<'s>(&self, parts: &'s request::Parts) -> RequestView<'s> {
+        RequestView {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+            client: self.conn.client,
+        }
     }
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {

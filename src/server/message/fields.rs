@@ -100,6 +100,9 @@ pub(in crate::server) fn prepare_request(headers: &mut HeaderMap, outgoing: &Out
 
 /// Turns the fields of an upstream's response into those the client gets, limits and request id
 /// aside.
+///
+/// An upstream's own word on CORS ends here: latchkey answers the preflights, and a browser that
+/// hears two answers, or one from each, allows what neither meant.
 pub(in crate::server) fn prepare_response(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         // It says how long the body is; a length beside it would cut it or have more waited for
@@ -107,7 +110,7 @@ pub(in crate::server) fn prepare_response(headers: &mut HeaderMap) {
         headers.remove(CONTENT_LENGTH);
     }
     remove_nominated(headers);
-    remove_where(headers, is_hop_by_hop);
+    remove_where(headers, |name| is_hop_by_hop(name) || name.starts_with("access-control-"));
 }
 
 fn identify(headers: &mut HeaderMap, principal: &Principal<'_>) {
