@@ -239,10 +239,7 @@ fn next(keys: &[AssertionKeyRecord], now: Timestamp) -> Option<&AssertionKeyReco
 
 /// The keys of which no assertion is good any more: by their turn's end, every assertion's
 /// longest life and everybody's clock.
-fn spent(
-    keys: &[AssertionKeyRecord],
-    now: Timestamp,
-) -> impl Iterator<Item = &AssertionKeyRecord> {
+fn spent(keys: &[AssertionKeyRecord], now: Timestamp) -> impl Iterator<Item = &AssertionKeyRecord> {
     let turns = keys.iter().zip(keys.iter().skip(1));
     let over = move |end: Timestamp| end + LIFETIME_MAX + LEEWAY <= now;
     turns.filter(move |(_, next)| over(next.signs_from)).map(|(key, _)| key)
@@ -259,12 +256,7 @@ fn infos(keys: Vec<AssertionKeyRecord>, now: Timestamp) -> Vec<AssertionKeyInfo>
             std::cmp::Ordering::Equal => Turn::Current,
             std::cmp::Ordering::Greater => Turn::Next,
         };
-        Some(AssertionKeyInfo {
-            kid,
-            turn,
-            created_at: key.created_at,
-            signs_from: key.signs_from,
-        })
+        Some(AssertionKeyInfo { kid, turn, created_at: key.created_at, signs_from: key.signs_from })
     };
     keys.iter().enumerate().filter_map(info).collect()
 }
