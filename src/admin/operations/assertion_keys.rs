@@ -350,6 +350,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         /// Minute by minute through rotations, asked for or not, and times when nothing runs: who
         /// fetched the key set within its `max-age` knows the key that signs, and the key set
         /// holds every key for as long as what it signed is good.
