@@ -56,7 +56,7 @@ fn verified(token: &str, key_set: &[u8]) -> (Value, Value) {
     let mut named = keys["keys"].as_array().unwrap().iter().filter(|k| k["kid"] == header["kid"]);
     let x = decoded(named.next().unwrap()["x"].as_str().unwrap());
     assert!(named.next().is_none(), "two keys of one name");
-    let message = &token[..token.rfind('.').unwrap()];
+    let message = token.rsplit_once('.').unwrap().0;
     UnparsedPublicKey::new(&ED25519, x).verify(message.as_bytes(), &decoded(parts[2])).unwrap();
     assert_eq!(parts.len(), 3);
     (header, serde_json::from_slice(&decoded(parts[1])).unwrap())

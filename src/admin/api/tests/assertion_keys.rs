@@ -61,7 +61,7 @@ async fn keys_take_turns_by_themselves_and_survive_restarts() {
     let progress = Progress::default();
     let first = listed(&bench).await;
     assert!(signs(&bench), "from the first request on");
-    bench.clock.advance(DAY * 29 - Duration::from_secs(1));
+    bench.clock.advance(DAY * 28 + Duration::from_secs(24 * 3600 - 1));
     tick(&bench.node, &progress);
     assert_eq!(listed(&bench).await, first);
     bench.clock.advance(Duration::from_secs(1));
