@@ -15,6 +15,7 @@ mod cli;
 mod crash;
 mod decision;
 mod demo;
+mod front_assertion;
 mod front_browser;
 mod front_cors;
 mod naive;

@@ -19,6 +19,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use self::embedders::Embedders;
 use self::sharded::ShardedMap;
+use crate::assertion::{self, AssertionKey, Assertions};
 use crate::clock::Timestamp;
 use crate::decision::Facts;
 use crate::decision::cors::WidgetPages;
@@ -30,7 +31,9 @@ use crate::decision::rate_limit::{Quota, QuotaOverride};
 use crate::decision::widget_token::SigningKey;
 use crate::id::{Name, ShopId, TokenId};
 use crate::secret::{Digest, Pepper};
-use crate::store::{KeyRecord, LimitRecord, ShopRecord, SigningKeyRecord, TokenRecord};
+use crate::store::{
+    AssertionKeyRecord, KeyRecord, LimitRecord, ShopRecord, SigningKeyRecord, TokenRecord,
+};
 
 /// The state decisions are made from.
 #[derive(Debug, Clone)]
@@ -47,6 +50,7 @@ pub struct Snapshot {
     signing_keys: Arc<[SigningKey]>,
     revoked_tokens: ShardedMap<TokenId, Timestamp>,
     key_sets: Arc<BTreeMap<Name, KeySet>>,
+    assertions: Assertions,
 }
 
 impl Snapshot {
@@ -65,6 +69,7 @@ impl Snapshot {
             signing_keys: Arc::new([]),
             revoked_tokens: ShardedMap::new(),
             key_sets: Arc::default(),
+            assertions: Assertions::default(),
         }
     }
 
@@ -102,6 +107,27 @@ impl Snapshot {
     /// Replaces the keys that sign and verify widget tokens.
     pub fn set_signing_keys<'r>(&mut self, keys: impl IntoIterator<Item = &'r SigningKeyRecord>) {
         self.signing_keys = keys.into_iter().map(|k| SigningKey::new(k.id, &k.key)).collect();
+    }
+
+    /// Replaces the keys that sign assertions.
+    pub fn set_assertion_keys<'r>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'r AssertionKeyRecord>,
+    ) {
+        // Every seed of this length is a key.
+        let compiled = |key: &AssertionKeyRecord| AssertionKey::new(&key.seed, key.signs_from).ok();
+        self.assertions.set_keys(keys.into_iter().filter_map(compiled));
+    }
+
+    /// Replaces what assertions say of themselves; `None`: no request carries one.
+    pub fn set_assertion_settings(&mut self, settings: Option<assertion::Settings>) {
+        self.assertions.set_settings(settings);
+    }
+
+    /// Who signs assertions, and the keys they verify by.
+    #[must_use]
+    pub fn assertions(&self) -> &Assertions {
+        &self.assertions
     }
 
     /// Revokes a widget token; forgotten once the token has expired.

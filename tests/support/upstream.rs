@@ -71,6 +71,11 @@ impl Upstream {
         Self { address, received }
     }
 
+    /// One that somebody else runs.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, received: Arc::default() }
+    }
+
     /// Everything received so far.
     pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().expect("no panic under the lock").clone()

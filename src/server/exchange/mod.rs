@@ -4,6 +4,7 @@
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod account;
+mod assertion;
 mod cors;
 mod forward;
 mod hygiene;
@@ -77,6 +78,9 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
         if let Some(response) = self.objection(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.key_set(parts) {
             return whole(response);
         }
         if let Some(response) = self.preflight(parts) {
@@ -176,7 +180,7 @@ impl Exchange<'_> {
                 Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
             };
         }
-        let forward = Forward::new(admitted, limit, parts, body.take(), self.conn, self.id);
+        let forward = Forward::new(admitted, limit, parts, body.take(), self);
         match forward {
             Ok(forward) => Verdict::Forward(Box::new(forward)),
             Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
