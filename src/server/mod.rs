@@ -15,6 +15,7 @@
 mod body;
 mod conn;
 mod framing;
+pub mod front;
 mod handler;
 mod headers;
 mod held;
