@@ -1,4 +1,7 @@
-//! From a socket to a request: who is calling.
+//! From the socket to a request that hyper may parse.
 
-pub mod client_address;
+mod framing;
+mod held;
+pub(super) mod listen;
 pub mod proxy_protocol;
+pub(super) mod wire;

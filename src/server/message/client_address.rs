@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use arrayvec::ArrayVec;
 use ipnet::IpNet;
 
-use super::super::hygiene::is_authority;
+use super::authority::is_authority;
 
 /// The most entries of a list that are looked at. Nobody has so many proxies of their own; the
 /// walk ends at the last one.

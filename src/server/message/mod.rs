@@ -1,0 +1,6 @@
+//! What is written into messages: header fields, problems, limit headers, and who is calling.
+
+pub(super) mod authority;
+pub mod client_address;
+pub(super) mod fields;
+pub(super) mod problem;
