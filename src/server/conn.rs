@@ -10,6 +10,7 @@ use http::HeaderValue;
 
 use super::local::Local;
 use super::log;
+use super::message::client_address::Scheme;
 use super::message::fields;
 use super::request_id::RequestId;
 use crate::decision::denial::Code;
@@ -18,10 +19,13 @@ use crate::metrics::Held;
 /// A connection, as its wire, its requests and their replies share it.
 pub(super) struct Conn {
     pub(super) local: Rc<Local>,
-    /// The peer's address, never in its IPv4-mapped form.
-    pub(super) client: IpAddr,
-    /// [`Conn::client`] as `X-Forwarded-For`.
+    /// The peer's address, or the one a PROXY header names; never in its IPv4-mapped form. Who
+    /// is calling is said of each request, since a trusted proxy may send those of many.
+    pub(super) peer: IpAddr,
+    /// [`Conn::peer`] as `X-Forwarded-For`.
     pub(super) forwarded_for: HeaderValue,
+    /// How the peer speaks.
+    pub(super) scheme: Scheme,
     in_flight: Cell<bool>,
     unflushed: Cell<bool>,
     called: Cell<bool>,
@@ -29,12 +33,13 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(local: Rc<Local>, peer: IpAddr) -> Self {
-        let client = peer.to_canonical();
+    pub(super) fn new(local: Rc<Local>, peer: IpAddr, scheme: Scheme) -> Self {
+        let peer = peer.to_canonical();
         Self {
             local,
-            client,
-            forwarded_for: fields::forwarded_for(client),
+            peer,
+            forwarded_for: fields::forwarded_for(peer),
+            scheme,
             in_flight: Cell::new(false),
             unflushed: Cell::new(false),
             called: Cell::new(false),
@@ -56,7 +61,7 @@ impl Conn {
 
     /// What never became a request is refused: says so, and counts it.
     pub(super) fn unread(&self, id: &RequestId, code: Code, reason: &str) {
-        log::unread(self.client, id, code, reason);
+        log::unread(self.peer, id, code, reason);
         self.local.shared.metrics.decision(None, Some(code));
     }
 

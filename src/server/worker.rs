@@ -24,6 +24,7 @@ use tokio::task::LocalSet;
 use super::conn::Conn;
 use super::front::wire::Wire;
 use super::local::Local;
+use super::message::client_address::Scheme;
 use super::message::problem;
 use super::shared::Shared;
 use super::{exchange, log};
@@ -198,7 +199,7 @@ fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     };
     // Responses are written whole: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
-    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer.ip()));
+    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer.ip(), Scheme::Http));
     let wire = Wire::new(tcp, Rc::clone(&conn), &settings.server);
     let buffer = settings.server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
     let fields = settings.server.header_count_max;
@@ -241,7 +242,7 @@ async fn connection(worker: &Worker, conn: Rc<Conn>, wire: Wire, buffer: usize, 
 /// Answers 503 on a connection over the bound, without reading the request it may bring. At most
 /// [`SHED_MAX`] at a time are waited for, so that the answer is not overtaken by a reset.
 fn shed(worker: &Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) {
-    let conn = Conn::new(Rc::clone(&worker.local), peer.ip());
+    let conn = Conn::new(Rc::clone(&worker.local), peer.ip(), Scheme::Http);
     let id = worker.local.ids.next();
     let detail = "All connections are taken; try again in a moment.";
     conn.unread(&id, Code::Overloaded, detail);

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use http::header::{FORWARDED, HeaderMap, HeaderValue};
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
@@ -22,9 +23,12 @@ use self::reply::{ReplyBody, Source};
 use super::conn::Conn;
 use super::failure::Failure;
 use super::log::{self, Subject};
+use super::message::client_address::Caller;
+use super::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::clock::Now;
+use crate::config::ForwardingHeader;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
@@ -44,9 +48,11 @@ pub(super) async fn handle(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
-    let exchange = Exchange { conn: &conn, id: conn.local.ids.next() };
+    let caller = caller(&conn, &parts.headers);
+    let exchange = Exchange { conn: &conn, id: conn.local.ids.next(), caller };
     let response = exchange.answer(&mut parts, body).await;
-    Ok(response.map(|source| ReplyBody::new(source, in_flight)))
+    let client = exchange.caller.address;
+    Ok(response.map(|source| ReplyBody::new(source, in_flight, client)))
 }
 
 /// What a decision leads to.
@@ -57,10 +63,31 @@ enum Verdict {
     NeedsKey(Name),
 }
 
-/// A request and its name.
+/// A request, its name, and whose it is.
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
+    caller: Caller,
+}
+
+/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
+fn caller(conn: &Conn, headers: &HeaderMap) -> Caller {
+    let settings = conn.local.shared.settings.load();
+    let trusted = &*settings.server.trusted_proxies;
+    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    match settings.server.forwarding_header {
+        _ if trusted.is_empty() => Caller::direct(conn.peer),
+        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
+            conn.peer,
+            trusted,
+            values(X_FORWARDED_FOR),
+            values(X_FORWARDED_PROTO),
+            values(X_FORWARDED_HOST),
+        ),
+        ForwardingHeader::Forwarded => {
+            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
+        }
+    }
 }
 
 impl Exchange<'_> {
@@ -131,7 +158,7 @@ impl Exchange<'_> {
             method: &parts.method,
             path: parts.uri.path(),
             headers: &parts.headers,
-            client: self.conn.client,
+            client: self.caller.address,
         };
         let decision = evaluate(&view, &context, now, round);
         shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
@@ -162,7 +189,7 @@ impl Exchange<'_> {
                 Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
             };
         }
-        let forward = Forward::new(admitted, limit, parts, body.take(), self.conn, self.id);
+        let forward = Forward::new(admitted, limit, parts, body.take(), self);
         match forward {
             Ok(forward) => Verdict::Forward(Box::new(forward)),
             Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
@@ -231,7 +258,7 @@ impl Exchange<'_> {
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
-            client: self.conn.client,
+            client: self.caller.address,
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),

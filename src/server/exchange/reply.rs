@@ -1,5 +1,6 @@
 //! The body of a response, whatever its source; its end is the end of the request.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -20,6 +21,8 @@ pub(in crate::server) struct BrokenReply;
 pub(in crate::server) struct ReplyBody {
     source: Source,
     in_flight: InFlight,
+    /// The client address, for the log.
+    client: IpAddr,
 }
 
 /// Where a response's body comes from.
@@ -31,8 +34,8 @@ pub(in crate::server) enum Source {
 }
 
 impl ReplyBody {
-    pub(in crate::server) fn new(source: Source, in_flight: InFlight) -> Self {
-        Self { source, in_flight }
+    pub(in crate::server) fn new(source: Source, in_flight: InFlight, client: IpAddr) -> Self {
+        Self { source, in_flight, client }
     }
 }
 
@@ -54,9 +57,8 @@ impl Body for ReplyBody {
         };
         match upstream.poll_data(cx) {
             Poll::Ready(Some(Err(why))) => {
-                let conn = this.in_flight.conn();
-                log::reply_broken(conn.client, id, &why);
-                conn.abort();
+                log::reply_broken(this.client, id, &why);
+                this.in_flight.conn().abort();
                 Poll::Ready(Some(Err(BrokenReply)))
             }
             Poll::Ready(Some(Ok(data))) => Poll::Ready(Some(Ok(Frame::data(data)))),
