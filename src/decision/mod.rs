@@ -27,6 +27,8 @@ mod limits;
 
 use std::hash::RandomState;
 
+use http::Method;
+
 use self::credential::Presented;
 use self::denial::Denial;
 use self::jwt::{KeySets, VerifiedTokens};
@@ -213,7 +215,7 @@ pub fn evaluate<'a, F: Facts, L: Limits, V: VerifiedTokens>(
         Ok(path) => path,
         Err(error) => return refuse(Denial::BadPath(error), None),
     };
-    let classified = match classify(request, &path, context.facts.policies()) {
+    let classified = match classify(request.method, &path, context.facts.policies()) {
         Ok(classified) => classified,
         Err(denial) => return refuse(denial, None),
     };
@@ -247,13 +249,20 @@ fn refuse<'a>(denial: Denial<'a>, route: Option<&'a Route>) -> Decision<'a> {
     Decision::Refuse(Refusal { denial, route, principal: None, limit: None })
 }
 
+/// The route that a request takes, if any; decides nothing about it.
+#[must_use]
+pub fn route<'a>(method: &Method, path: &str, policies: &'a Policies) -> Option<&'a Route> {
+    let path = CanonicalPath::parse(path).ok()?;
+    classify(method, &path, policies).ok().map(|classified| classified.route)
+}
+
 /// The first route that matches path and method.
 fn classify<'a, 'p>(
-    request: &RequestView<'_>,
+    method: &Method,
     path: &'p CanonicalPath<'p>,
     policies: &'a Policies,
 ) -> Result<Classified<'a, 'p>, Denial<'a>> {
-    for route in policies.routes.iter().filter(|r| r.methods.contains(request.method)) {
+    for route in policies.routes.iter().filter(|r| r.methods.contains(method)) {
         let Some(matched) = route.paths.iter().find_map(|p| p.matches(path)) else {
             continue;
         };

@@ -12,6 +12,7 @@ use super::local::Local;
 use super::log;
 use super::message::client_address::Scheme;
 use super::message::fields;
+use super::places::Place;
 use super::request_id::RequestId;
 use crate::decision::denial::Code;
 use crate::metrics::Held;
@@ -50,8 +51,9 @@ impl Conn {
     /// The service was called with the request handed over last.
     pub(super) fn call(self: &Rc<Self>) -> InFlight {
         self.called.set(true);
-        let counted = self.local.shared.metrics.request();
-        InFlight { conn: Rc::clone(self), _counted: counted }
+        let shared = &self.local.shared;
+        let place = self.local.places.request(shared.settings.load().server.requests_max.get());
+        InFlight { conn: Rc::clone(self), place, _counted: shared.metrics.request() }
     }
 
     /// The response cannot be completed: the connection must not end as if it were.
@@ -96,12 +98,19 @@ impl Conn {
 /// A request is being answered; held by the reply's body until its end.
 pub(super) struct InFlight {
     conn: Rc<Conn>,
+    /// Unless all were taken.
+    place: Option<Place>,
     _counted: Held,
 }
 
 impl InFlight {
     pub(super) fn conn(&self) -> &Rc<Conn> {
         &self.conn
+    }
+
+    /// Whether it has no place among the requests in flight, and is to be refused at once.
+    pub(super) fn is_over(&self) -> bool {
+        self.place.is_none()
     }
 }
 

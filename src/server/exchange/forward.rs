@@ -70,7 +70,9 @@ impl Forward {
             let reason = format!("route `{}` has no upstream", admitted.route().name);
             return Err(Failure::new(Code::UpstreamUnreachable, detail, reason));
         };
-        let body = RequestBody::new(body, settings.server.body_bytes_max);
+        let own = admitted.route().body_bytes_max;
+        let bytes_max = own.unwrap_or(settings.server.body_bytes_max);
+        let body = RequestBody::new(body, bytes_max);
         let watch = body.watch();
         let outgoing = Outgoing {
             principal: admitted.principal(),

@@ -34,9 +34,10 @@ use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
 use crate::decision::request::RequestView;
 use crate::decision::{
-    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate,
+    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate, route,
 };
 use crate::id::Name;
+use crate::metrics::Bound;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -50,7 +51,11 @@ pub(super) async fn handle(
     let (mut parts, body) = request.into_parts();
     let caller = caller(&conn, &parts.headers);
     let exchange = Exchange { conn: &conn, id: conn.local.ids.next(), caller };
-    let response = exchange.answer(&mut parts, body).await;
+    let response = if in_flight.is_over() {
+        whole(exchange.overloaded(&parts))
+    } else {
+        exchange.answer(&mut parts, body).await
+    };
     let client = exchange.caller.address;
     Ok(response.map(|source| ReplyBody::new(source, in_flight, client)))
 }
@@ -125,16 +130,31 @@ impl Exchange<'_> {
         }
     }
 
+    /// The answer to a request over the bound, before any of its body is read.
+    fn overloaded(&self, parts: &request::Parts) -> Response<Bytes> {
+        let metrics = &self.conn.local.shared.metrics;
+        metrics.bound_hit(Bound::Requests);
+        metrics.decision(None, Some(Code::Overloaded));
+        let detail = "Too many requests are under way; try again in a moment.";
+        log::rejected(&self.subject(parts), Code::Overloaded, detail);
+        Problem::new(Code::Overloaded, detail).into_response(&self.id)
+    }
+
     /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
     fn objection(&self, parts: &request::Parts) -> Option<Response<Bytes>> {
         let (code, detail) = if let Err(why) = hygiene::check(parts) {
             (Code::BadRequest, format!("The request is refused because {why}."))
         } else {
-            let length = hygiene::announced_length(&parts.headers)?;
-            let max = self.conn.local.shared.settings.load().server.body_bytes_max;
+            let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
+            let shared = &self.conn.local.shared;
+            let snapshot = shared.snapshot.load();
+            let route = route(&parts.method, parts.uri.path(), snapshot.policies());
+            let own = route.and_then(|route| route.body_bytes_max);
+            let max = own.unwrap_or(shared.settings.load().server.body_bytes_max);
             if length <= max {
                 return None;
             }
+            shared.metrics.bound_hit(Bound::BodyBytes);
             (Code::PayloadTooLarge, format!("The body is longer than {max} bytes."))
         };
         log::rejected(&self.subject(parts), code, &detail);
@@ -217,6 +237,9 @@ impl Exchange<'_> {
         failure: &Failure,
     ) -> Response<Bytes> {
         let metrics = &self.conn.local.shared.metrics;
+        if failure.code == Code::PayloadTooLarge {
+            metrics.bound_hit(Bound::BodyBytes);
+        }
         metrics.decision(Some(mechanism), Some(failure.code));
         log::failed(&self.subject(parts), failure);
         Problem::new(failure.code, failure.detail).into_response(&self.id)
