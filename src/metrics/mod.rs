@@ -9,6 +9,7 @@
 //! request counts is a `tally`: no lock, no allocation, and no cache line that two workers write.
 
 mod build;
+mod caches;
 mod connections;
 mod decision;
 mod key_sets;
@@ -37,6 +38,7 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 pub struct Metrics {
     registry: Registry,
     build: build::Build,
+    caches: caches::Caches,
     connections: connections::Connections,
     decision: decision::Decision,
     key_sets: key_sets::KeySets,
@@ -66,6 +68,7 @@ impl Metrics {
         registry.register(Box::new(process::Process::new()?))?;
         Ok(Self {
             build: build::Build::new(&set, version)?,
+            caches: caches::Caches::new(&set)?,
             connections: connections::Connections::new(&set)?,
             decision: decision::Decision::new(&set)?,
             key_sets: key_sets::KeySets::new(&set)?,
