@@ -15,6 +15,8 @@ mod cli;
 mod crash;
 mod decision;
 mod demo;
+mod front_logs;
+mod front_metrics;
 mod naive;
 mod secrecy;
 mod spec_jwt;
