@@ -8,6 +8,7 @@
 //! Each area has a file: its families, and the methods of [`Metrics`] that count them. What a
 //! request counts is a `tally`: no lock, no allocation, and no cache line that two workers write.
 
+mod bounds;
 mod build;
 mod caches;
 mod connections;
@@ -26,6 +27,7 @@ use std::fmt;
 
 use prometheus::{Error, Registry, TextEncoder};
 
+pub use self::bounds::Bound;
 pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;
@@ -37,6 +39,7 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// All metrics of the process, with a registry of their own.
 pub struct Metrics {
     registry: Registry,
+    bounds: bounds::Bounds,
     build: build::Build,
     caches: caches::Caches,
     connections: connections::Connections,
@@ -67,6 +70,7 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(process::Process::new()?))?;
         Ok(Self {
+            bounds: bounds::Bounds::new(&set)?,
             build: build::Build::new(&set, version)?,
             caches: caches::Caches::new(&set)?,
             connections: connections::Connections::new(&set)?,
@@ -197,9 +201,9 @@ mod tests {
             ],
         );
         metrics.limited("orders");
-        assert!(!metrics.render().contains("orders"));
+        assert!(!metrics.render().contains("\"orders\""));
         metrics.configure(&names(&["search", "orders"]), &names(&["main"]));
-        assert!(!metrics.render().contains("other"));
+        assert!(!metrics.render().contains("\"other\""));
         assert_eq!(series(&metrics), before);
     }
 

@@ -1,9 +1,11 @@
-//! From a request to its response: hygiene, decision, then forward, issue or refuse.
+//! From a request to its response: hygiene, preflight, decision, then forward, issue or refuse.
 //!
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod account;
+mod assertion;
+mod cors;
 mod forward;
 mod hygiene;
 mod issue_route;
@@ -15,6 +17,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use http::header::{FORWARDED, HeaderMap, HeaderValue};
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
@@ -25,17 +28,21 @@ use self::reply::{ReplyBody, Source};
 use super::conn::Conn;
 use super::failure::Failure;
 use super::log::{self, Subject};
+use super::message::client_address::Caller;
+use super::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::clock::Now;
+use crate::config::ForwardingHeader;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
 use crate::decision::request::RequestView;
 use crate::decision::{
-    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate,
+    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate, route,
 };
 use crate::id::Name;
+use crate::metrics::Bound;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -48,9 +55,17 @@ pub(super) async fn handle(
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
     let id = conn.local.ids.next();
-    let account = RefCell::new(Account::open(in_flight, id, &parts));
-    let exchange = Exchange { conn: &conn, id, account };
-    let response = exchange.answer(&mut parts, body).await;
+    let caller = caller(&conn, &parts.headers);
+    let over = in_flight.is_over();
+    let account = RefCell::new(Account::open(in_flight, id, &parts, caller.address));
+    let exchange = Exchange { conn: &conn, id, account, caller };
+    let reader = exchange.reader(&parts);
+    let mut response = if over {
+        whole(exchange.overloaded(&parts))
+    } else {
+        exchange.answer(&mut parts, body).await
+    };
+    reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
     let mut account = exchange.account.into_inner();
     account.answered(&response);
     Ok(response.map(|source| ReplyBody::new(source, account)))
@@ -64,16 +79,43 @@ enum Verdict {
     NeedsKey(Name),
 }
 
-/// A request and its name.
+/// A request, its name, and whose it is.
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
     account: RefCell<Account>,
+    caller: Caller,
+}
+
+/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
+fn caller(conn: &Conn, headers: &HeaderMap) -> Caller {
+    let settings = conn.local.shared.settings.load();
+    let trusted = &*settings.server.trusted_proxies;
+    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    match settings.server.forwarding_header {
+        _ if trusted.is_empty() => Caller::direct(conn.peer),
+        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
+            conn.peer,
+            trusted,
+            values(X_FORWARDED_FOR),
+            values(X_FORWARDED_PROTO),
+            values(X_FORWARDED_HOST),
+        ),
+        ForwardingHeader::Forwarded => {
+            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
+        }
+    }
 }
 
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
         if let Some(response) = self.objection(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.key_set(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.preflight(parts) {
             return whole(response);
         }
         let mut body = Some(body);
@@ -110,16 +152,31 @@ impl Exchange<'_> {
         }
     }
 
+    /// The answer to a request over the bound, before any of its body is read.
+    fn overloaded(&self, parts: &request::Parts) -> Response<Bytes> {
+        let metrics = &self.conn.local.shared.metrics;
+        metrics.bound_hit(Bound::Requests);
+        metrics.decision(None, Some(Code::Overloaded));
+        let detail = "Too many requests are under way; try again in a moment.";
+        log::rejected(&self.subject(parts), Code::Overloaded, detail);
+        Problem::new(Code::Overloaded, detail).into_response(&self.id)
+    }
+
     /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
     fn objection(&self, parts: &request::Parts) -> Option<Response<Bytes>> {
         let (code, detail) = if let Err(why) = hygiene::check(parts) {
             (Code::BadRequest, format!("The request is refused because {why}."))
         } else {
-            let length = hygiene::announced_length(&parts.headers)?;
-            let max = self.conn.local.shared.settings.load().server.body_bytes_max;
+            let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
+            let shared = &self.conn.local.shared;
+            let snapshot = shared.snapshot.load();
+            let route = route(&parts.method, parts.uri.path(), snapshot.policies());
+            let own = route.and_then(|route| route.body_bytes_max);
+            let max = own.unwrap_or(shared.settings.load().server.body_bytes_max);
             if length <= max {
                 return None;
             }
+            shared.metrics.bound_hit(Bound::BodyBytes);
             (Code::PayloadTooLarge, format!("The body is longer than {max} bytes."))
         };
         log::rejected(&self.subject(parts), code, &detail);
@@ -139,13 +196,7 @@ impl Exchange<'_> {
         let facts = &**snapshot;
         let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
-        let view = RequestView {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
-            client: self.conn.client,
-        };
-        let decision = evaluate(&view, &context, now, round);
+        let decision = evaluate(&self.view(parts), &context, now, round);
         let took = shared.clock.now().mono.since(now.mono);
         shared.metrics.decision_duration(took);
         self.account.borrow_mut().decided(took, &decision);
@@ -176,7 +227,7 @@ impl Exchange<'_> {
                 Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
             };
         }
-        let forward = Forward::new(admitted, limit, parts, body.take(), self.conn, self.id);
+        let forward = Forward::new(admitted, limit, parts, body.take(), self);
         match forward {
             Ok(forward) => Verdict::Forward(Box::new(forward)),
             Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
@@ -204,6 +255,9 @@ impl Exchange<'_> {
         failure: &Failure,
     ) -> Response<Bytes> {
         let metrics = &self.conn.local.shared.metrics;
+        if failure.code == Code::PayloadTooLarge {
+            metrics.bound_hit(Bound::BodyBytes);
+        }
         metrics.decision(Some(mechanism), Some(failure.code));
         log::failed(&self.subject(parts), failure);
         Problem::new(failure.code, failure.detail).into_response(&self.id)
@@ -243,9 +297,18 @@ impl Exchange<'_> {
         LimitHeaders::new(report, now.unix, x_ratelimit)
     }
 
+    fn view<'s>(&self, parts: &'s request::Parts) -> RequestView<'s> {
+        RequestView {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+            client: self.caller.address,
+        }
+    }
+
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
-            client: self.conn.client,
+            client: self.caller.address,
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),

@@ -1,6 +1,8 @@
 //! From the socket to a request that hyper may parse.
 
-mod framing;
+pub mod framing;
 mod held;
 pub(super) mod listen;
+pub(super) mod proxied;
+pub mod proxy_protocol;
 pub(super) mod wire;
