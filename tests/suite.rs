@@ -18,6 +18,8 @@ mod demo;
 mod front_assertion;
 mod front_browser;
 mod front_cors;
+mod front_logs;
+mod front_metrics;
 mod naive;
 mod secrecy;
 mod spec_jwt;
