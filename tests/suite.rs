@@ -15,6 +15,8 @@ mod cli;
 mod crash;
 mod decision;
 mod demo;
+mod front_bounds;
+mod front_caller;
 mod naive;
 mod secrecy;
 mod spec_jwt;

@@ -14,6 +14,9 @@ mod connections;
 mod decision;
 mod key_sets;
 mod limits;
+mod log;
+#[cfg(target_os = "linux")]
+mod process;
 mod requests;
 mod set;
 mod store;
@@ -24,6 +27,7 @@ use std::fmt;
 use prometheus::{Error, Registry, TextEncoder};
 
 pub use self::bounds::Bound;
+pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;
 use crate::id::Name;
@@ -40,6 +44,7 @@ pub struct Metrics {
     decision: decision::Decision,
     key_sets: key_sets::KeySets,
     limits: limits::Limits,
+    log: log::Log,
     requests: requests::Requests,
     store: store::Store,
 }
@@ -60,6 +65,8 @@ impl Metrics {
     pub fn new(version: &str) -> Result<Self, Error> {
         let registry = Registry::new();
         let set = Set(&registry);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(process::Process::new()?))?;
         Ok(Self {
             bounds: bounds::Bounds::new(&set)?,
             build: build::Build::new(&set, version)?,
@@ -67,6 +74,7 @@ impl Metrics {
             decision: decision::Decision::new(&set)?,
             key_sets: key_sets::KeySets::new(&set)?,
             limits: limits::Limits::new(&set)?,
+            log: log::Log::new(&set)?,
             requests: requests::Requests::new(&set)?,
             store: store::Store::new(&set)?,
             registry,
@@ -83,6 +91,7 @@ impl Metrics {
     /// All metrics in the text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
+        self.log.look();
         match TextEncoder::new().encode_to_string(&self.registry.gather()) {
             // The encoder writes infinity as Rust does, the format has it as Go does.
             Ok(text) => text.replace(" inf\n", " +Inf\n"),

@@ -3,20 +3,24 @@
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
+mod account;
+mod calling;
 mod forward;
 mod hygiene;
 mod issue_route;
 mod reply;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{FORWARDED, HeaderMap, HeaderValue};
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
+use self::account::Account;
+use self::calling::caller;
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
@@ -24,11 +28,9 @@ use super::conn::Conn;
 use super::failure::Failure;
 use super::log::{self, Subject};
 use super::message::client_address::Caller;
-use super::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::clock::Now;
-use crate::config::ForwardingHeader;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
@@ -49,15 +51,19 @@ pub(super) async fn handle(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
+    let id = conn.local.ids.next();
     let caller = caller(&conn, &parts.headers);
-    let exchange = Exchange { conn: &conn, id: conn.local.ids.next(), caller };
-    let response = if in_flight.is_over() {
+    let is_over = in_flight.is_over();
+    let account = RefCell::new(Account::open(in_flight, id, caller.address, &parts));
+    let exchange = Exchange { conn: &conn, id, caller, account };
+    let response = if is_over {
         whole(exchange.overloaded(&parts))
     } else {
         exchange.answer(&mut parts, body).await
     };
-    let client = exchange.caller.address;
-    Ok(response.map(|source| ReplyBody::new(source, in_flight, client)))
+    let mut account = exchange.account.into_inner();
+    account.answered(&response);
+    Ok(response.map(|source| ReplyBody::new(source, account)))
 }
 
 /// What a decision leads to.
@@ -73,26 +79,7 @@ struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
     caller: Caller,
-}
-
-/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
-fn caller(conn: &Conn, headers: &HeaderMap) -> Caller {
-    let settings = conn.local.shared.settings.load();
-    let trusted = &*settings.server.trusted_proxies;
-    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    match settings.server.forwarding_header {
-        _ if trusted.is_empty() => Caller::direct(conn.peer),
-        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
-            conn.peer,
-            trusted,
-            values(X_FORWARDED_FOR),
-            values(X_FORWARDED_PROTO),
-            values(X_FORWARDED_HOST),
-        ),
-        ForwardingHeader::Forwarded => {
-            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
-        }
-    }
+    account: RefCell<Account>,
 }
 
 impl Exchange<'_> {
@@ -110,7 +97,11 @@ impl Exchange<'_> {
         match verdict {
             Verdict::Forward(forward) => {
                 let mechanism = forward.mechanism();
-                match forward.send().await {
+                let clock = &self.conn.local.shared.clock;
+                let sent = clock.now().mono;
+                let answer = forward.send().await;
+                self.account.borrow_mut().upstream(clock.now().mono.since(sent));
+                match answer {
                     Ok(response) => {
                         self.conn.local.shared.metrics.decision(Some(mechanism), None);
                         response
@@ -181,7 +172,9 @@ impl Exchange<'_> {
             client: self.caller.address,
         };
         let decision = evaluate(&view, &context, now, round);
-        shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
+        let took = shared.clock.now().mono.since(now.mono);
+        shared.metrics.decision_duration(took);
+        self.account.borrow_mut().decided(took, &decision);
         match decision {
             Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
             Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),

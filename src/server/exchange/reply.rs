@@ -1,13 +1,12 @@
 //! The body of a response, whatever its source; its end is the end of the request.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::server::conn::InFlight;
+use super::account::Account;
 use crate::server::log;
 use crate::server::request_id::RequestId;
 use crate::server::upstream::response_body::UpstreamBody;
@@ -20,9 +19,7 @@ pub(in crate::server) struct BrokenReply;
 /// The body of a response.
 pub(in crate::server) struct ReplyBody {
     source: Source,
-    in_flight: InFlight,
-    /// The client address, for the log.
-    client: IpAddr,
+    account: Account,
 }
 
 /// Where a response's body comes from.
@@ -33,9 +30,22 @@ pub(in crate::server) enum Source {
     Upstream(Box<UpstreamBody>, RequestId),
 }
 
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Upstream(upstream, _) => upstream.is_end_stream(),
+        }
+    }
+}
+
 impl ReplyBody {
-    pub(in crate::server) fn new(source: Source, in_flight: InFlight, client: IpAddr) -> Self {
-        Self { source, in_flight, client }
+    /// The body of a response; `account` ends with it.
+    pub(super) fn new(source: Source, mut account: Account) -> Self {
+        if source.is_end_stream() {
+            account.whole();
+        }
+        Self { source, account }
     }
 }
 
@@ -51,27 +61,37 @@ impl Body for ReplyBody {
         let (upstream, id) = match &mut this.source {
             Source::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
+                this.account.sent(bytes.len());
+                this.account.whole();
                 return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
             }
             Source::Upstream(upstream, id) => (upstream, id),
         };
         match upstream.poll_data(cx) {
             Poll::Ready(Some(Err(why))) => {
-                log::reply_broken(this.client, id, &why);
-                this.in_flight.conn().abort();
+                log::reply_broken(this.account.client(), id, &why);
+                this.account.conn().abort();
+                this.account.broken();
                 Poll::Ready(Some(Err(BrokenReply)))
             }
-            Poll::Ready(Some(Ok(data))) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Ok(data))) => {
+                this.account.sent(data.len());
+                // The connection does not ask again after the last of an announced length.
+                if upstream.is_end_stream() {
+                    this.account.whole();
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Poll::Ready(None) => {
+                this.account.whole();
+                Poll::Ready(None)
+            }
             Poll::Pending => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Whole(bytes) => bytes.is_empty(),
-            Source::Upstream(upstream, _) => upstream.is_end_stream(),
-        }
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

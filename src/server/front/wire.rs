@@ -295,6 +295,8 @@ impl Wire {
             Poll::Pending => {
                 ready!(self.write_timer.poll(cx, Wait::Write, self.bounds.body_timeout));
                 self.hit(Bound::BodyTimeout);
+                // A client of HTTP/1.0 knows a response's end by the connection's alone.
+                self.conn.abort();
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
