@@ -9,6 +9,7 @@
 //! returns as data ([`Decision::NeedsKey`]).
 
 pub mod api_key;
+pub mod cors;
 pub mod credential;
 pub mod denial;
 pub mod jwt;

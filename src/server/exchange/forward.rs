@@ -81,6 +81,7 @@ impl Forward {
             peer: &conn.forwarded_for,
             scheme: conn.scheme,
             host: &upstream.host,
+            assertion: exchange.assertion_for_upstream(&admitted, parts)?,
             strips_authorization: admitted.route().mechanisms.contains(Mechanism::Jwt),
             chunked: watch.is_some() && body.size_hint().exact().is_none(),
         };

@@ -1,10 +1,12 @@
-//! From a request to its response: hygiene, decision, then forward, issue or refuse.
+//! From a request to its response: hygiene, preflight, decision, then forward, issue or refuse.
 //!
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod account;
+mod assertion;
 mod calling;
+mod cors;
 mod forward;
 mod hygiene;
 mod issue_route;
@@ -56,11 +58,13 @@ pub(super) async fn handle(
     let is_over = in_flight.is_over();
     let account = RefCell::new(Account::open(in_flight, id, caller.address, &parts));
     let exchange = Exchange { conn: &conn, id, caller, account };
-    let response = if is_over {
+    let reader = exchange.reader(&parts);
+    let mut response = if is_over {
         whole(exchange.overloaded(&parts))
     } else {
         exchange.answer(&mut parts, body).await
     };
+    reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
     let mut account = exchange.account.into_inner();
     account.answered(&response);
     Ok(response.map(|source| ReplyBody::new(source, account)))
@@ -85,6 +89,12 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
         if let Some(response) = self.objection(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.key_set(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.preflight(parts) {
             return whole(response);
         }
         let mut body = Some(body);
@@ -165,13 +175,7 @@ impl Exchange<'_> {
         let facts = &**snapshot;
         let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
-        let view = RequestView {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
-            client: self.caller.address,
-        };
-        let decision = evaluate(&view, &context, now, round);
+        let decision = evaluate(&self.view(parts), &context, now, round);
         let took = shared.clock.now().mono.since(now.mono);
         shared.metrics.decision_duration(took);
         self.account.borrow_mut().decided(took, &decision);
@@ -270,6 +274,15 @@ impl Exchange<'_> {
     fn limit_headers(&self, report: &LimitReport<'_>, now: Now) -> LimitHeaders {
         let x_ratelimit = self.conn.local.shared.settings.load().x_ratelimit;
         LimitHeaders::new(report, now.unix, x_ratelimit)
+    }
+
+    fn view<'s>(&self, parts: &'s request::Parts) -> RequestView<'s> {
+        RequestView {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+            client: self.caller.address,
+        }
     }
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {

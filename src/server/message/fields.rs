@@ -10,15 +10,15 @@
 //! | `X-Auth-Key-Id` | the API key's id, the widget token's id |
 //! | `X-Auth-Subject` | the JWT's `sub`; `anonymous` for an anonymous caller |
 //! | `X-Auth-Scopes` | granted scopes, space-separated; `*` is every scope |
+//! | `X-Auth-Assertion` | a signed statement of all that, where assertions are on |
 //! | `X-Request-Id` | the request's name in responses and logs |
 //! | `X-Forwarded-For` | the client address, then the trusted proxies it came through |
-//! | `X-Forwarded-Host`, `-Proto` | what the caller asked for, if a trusted proxy says so; else \
-//!   `Host` and the connection's scheme |
+//! | `X-Forwarded-Host`, `-Proto` | by a trusted proxy's word; else by `Host` and connection |
 //! | `Forwarded` | all of that |
 //!
-//! None is ever missing or empty: what does not apply is `-`, which is no shop id and no key id.
-//! Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded, so that
-//! every subject is legible in one way. `Host` names the upstream.
+//! Of the others none is ever missing or empty: what does not apply is `-`, which is no shop id
+//! and no key id. Bytes of a subject or scope outside of visible ASCII, and `%`, are
+//! percent-encoded, so that every subject is legible in one way. `Host` names the upstream.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -47,6 +47,9 @@ pub(in crate::server) const X_FORWARDED_HOST: HeaderName =
     HeaderName::from_static("x-forwarded-host");
 pub(in crate::server) const X_FORWARDED_PROTO: HeaderName =
     HeaderName::from_static("x-forwarded-proto");
+/// What proves the others.
+pub(in crate::server) const X_AUTH_ASSERTION: HeaderName =
+    HeaderName::from_static("x-auth-assertion");
 
 const ABSENT: HeaderValue = HeaderValue::from_static("-");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
@@ -78,6 +81,8 @@ pub(in crate::server) struct Outgoing<'a> {
     pub(in crate::server) scheme: Scheme,
     /// The upstream's authority.
     pub(in crate::server) host: &'a HeaderValue,
+    /// What proves all this; `None` when assertions are off.
+    pub(in crate::server) assertion: Option<HeaderValue>,
     /// The route takes JWTs, so `Authorization` is latchkey's.
     pub(in crate::server) strips_authorization: bool,
     /// The body comes in chunks.
@@ -106,10 +111,16 @@ pub(in crate::server) fn prepare_request(headers: &mut HeaderMap, outgoing: &Out
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     headers.insert(X_REQUEST_ID, text(outgoing.id));
     identify(headers, outgoing.principal);
+    if let Some(assertion) = &outgoing.assertion {
+        headers.insert(X_AUTH_ASSERTION, assertion.clone());
+    }
 }
 
 /// Turns the fields of an upstream's response into those the client gets, limits and request id
 /// aside.
+///
+/// An upstream's own word on CORS ends here: latchkey answers the preflights, and a browser that
+/// hears two answers, or one from each, allows what neither meant.
 pub(in crate::server) fn prepare_response(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         // It says how long the body is; a length beside it would cut it or have more waited for
@@ -117,7 +128,7 @@ pub(in crate::server) fn prepare_response(headers: &mut HeaderMap) {
         headers.remove(CONTENT_LENGTH);
     }
     remove_nominated(headers);
-    remove_where(headers, is_hop_by_hop);
+    remove_where(headers, |name| is_hop_by_hop(name) || name.starts_with("access-control-"));
 }
 
 fn identify(headers: &mut HeaderMap, principal: &Principal<'_>) {
@@ -308,6 +319,7 @@ mod tests {
             caller: &Caller::direct(client),
             peer: &forwarded_for(client),
             scheme: Scheme::Http,
+            assertion: None,
             host: &HeaderValue::from_static("upstream:81"),
             strips_authorization: jwt,
             chunked: false,
@@ -399,6 +411,7 @@ mod tests {
             caller: &caller,
             peer: &forwarded_for(ip("10.0.0.1")),
             scheme: Scheme::Https,
+            assertion: None,
             host: &HeaderValue::from_static("upstream:81"),
             strips_authorization: false,
             chunked: false,
