@@ -30,8 +30,10 @@ fn send_from_stranger(to: SocketAddr, bytes: &str) -> Response {
 
 /// A request with `fields`, as text.
 fn text(fields: &[&str]) -> String {
-    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-    format!("GET /api/search/x HTTP/1.1\r\nHost: own.example\r\nConnection: close\r\n{fields}\r\n")
+    let own = ["Host: own.example", "Connection: close"];
+    let lines = ["GET /api/search/x HTTP/1.1"].into_iter().chain(own);
+    let lines: Vec<&str> = lines.chain(fields.iter().copied()).chain(["", ""]).collect();
+    lines.join("\r\n")
 }
 
 /// What the upstream is told of who is calling: addresses, host, scheme, and all of it.
@@ -160,10 +162,8 @@ fn callers_on_one_connection_are_counted_apart() {
     assert_eq!(ask("9.9.9.9, 192.0.2.1"), "429 rate_limited");
     assert_eq!(ask("2001:db8::ffff"), "429 rate_limited");
     assert_eq!(ask("192.0.2.2"), "200 ok");
-    let line = w.gateway.wait_for_log(|line| {
-        line["fields"]["client"] == "2001:db8::ffff" || line["client"] == "2001:db8::ffff"
-    });
-    assert!(line.to_string().contains("rate_limited"), "{line}");
+    let line = w.gateway.wait_for_log(|line| line["client"] == "2001:db8::ffff");
+    assert_eq!(line["code"], "rate_limited");
 }
 
 #[test]

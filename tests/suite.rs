@@ -20,6 +20,7 @@ mod front_bounds;
 mod front_browser;
 mod front_caller;
 mod front_cors;
+mod front_framing;
 mod naive;
 mod secrecy;
 mod spec_jwt;

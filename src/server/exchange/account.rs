@@ -25,7 +25,6 @@ use crate::server::request_id::RequestId;
 /// See the module documentation.
 pub(in crate::server) struct Account {
     in_flight: InFlight,
-    client: IpAddr,
     started: Monotonic,
     protocol: Protocol,
     is_head: bool,
@@ -40,6 +39,8 @@ pub(in crate::server) struct Account {
     is_whole: bool,
     cut: bool,
     record: Option<Box<Record>>,
+    /// The client address.
+    client: IpAddr,
 }
 
 /// What only the access log wants to know.
@@ -57,8 +58,8 @@ impl Account {
     pub(super) fn open(
         in_flight: InFlight,
         id: RequestId,
-        client: IpAddr,
         parts: &request::Parts,
+        client: IpAddr,
     ) -> Self {
         let shared = &in_flight.conn().local.shared;
         let access = shared.settings.load().access;
@@ -71,7 +72,6 @@ impl Account {
             key_id: None,
         });
         Self {
-            client,
             started: shared.clock.now().mono,
             protocol: match parts.version {
                 Version::HTTP_09 | Version::HTTP_10 => Protocol::Http10,
@@ -88,6 +88,7 @@ impl Account {
             is_whole: false,
             cut: false,
             record: record.map(Box::new),
+            client,
             in_flight,
         }
     }

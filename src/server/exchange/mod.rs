@@ -55,11 +55,11 @@ pub(super) async fn handle(
     let (mut parts, body) = request.into_parts();
     let id = conn.local.ids.next();
     let caller = caller(&conn, &parts.headers);
-    let is_over = in_flight.is_over();
-    let account = RefCell::new(Account::open(in_flight, id, caller.address, &parts));
-    let exchange = Exchange { conn: &conn, id, caller, account };
+    let over = in_flight.is_over();
+    let account = RefCell::new(Account::open(in_flight, id, &parts, caller.address));
+    let exchange = Exchange { conn: &conn, id, account, caller };
     let reader = exchange.reader(&parts);
-    let mut response = if is_over {
+    let mut response = if over {
         whole(exchange.overloaded(&parts))
     } else {
         exchange.answer(&mut parts, body).await
@@ -82,8 +82,8 @@ enum Verdict {
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
-    caller: Caller,
     account: RefCell<Account>,
+    caller: Caller,
 }
 
 impl Exchange<'_> {

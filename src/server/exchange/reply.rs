@@ -69,8 +69,9 @@ impl Body for ReplyBody {
         };
         match upstream.poll_data(cx) {
             Poll::Ready(Some(Err(why))) => {
+                let conn = this.account.conn();
                 log::reply_broken(this.account.client(), id, &why);
-                this.account.conn().abort();
+                conn.abort();
                 this.account.broken();
                 Poll::Ready(Some(Err(BrokenReply)))
             }

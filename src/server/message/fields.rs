@@ -41,15 +41,15 @@ const X_AUTH_SHOP_ID: HeaderName = HeaderName::from_static("x-auth-shop-id");
 const X_AUTH_KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
 const X_AUTH_SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
 const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
+/// What proves the others.
+pub(in crate::server) const X_AUTH_ASSERTION: HeaderName =
+    HeaderName::from_static("x-auth-assertion");
 pub(in crate::server) const X_FORWARDED_FOR: HeaderName =
     HeaderName::from_static("x-forwarded-for");
 pub(in crate::server) const X_FORWARDED_HOST: HeaderName =
     HeaderName::from_static("x-forwarded-host");
 pub(in crate::server) const X_FORWARDED_PROTO: HeaderName =
     HeaderName::from_static("x-forwarded-proto");
-/// What proves the others.
-pub(in crate::server) const X_AUTH_ASSERTION: HeaderName =
-    HeaderName::from_static("x-auth-assertion");
 
 const ABSENT: HeaderValue = HeaderValue::from_static("-");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
