@@ -5,6 +5,7 @@
 
 mod account;
 mod assertion;
+mod calling;
 mod cors;
 mod forward;
 mod hygiene;
@@ -17,11 +18,11 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{FORWARDED, HeaderMap, HeaderValue};
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
 use self::account::Account;
+use self::calling::caller;
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
@@ -29,11 +30,9 @@ use super::conn::Conn;
 use super::failure::Failure;
 use super::log::{self, Subject};
 use super::message::client_address::Caller;
-use super::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::clock::Now;
-use crate::config::ForwardingHeader;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
@@ -85,26 +84,6 @@ struct Exchange<'a> {
     id: RequestId,
     account: RefCell<Account>,
     caller: Caller,
-}
-
-/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
-fn caller(conn: &Conn, headers: &HeaderMap) -> Caller {
-    let settings = conn.local.shared.settings.load();
-    let trusted = &*settings.server.trusted_proxies;
-    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    match settings.server.forwarding_header {
-        _ if trusted.is_empty() => Caller::direct(conn.peer),
-        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
-            conn.peer,
-            trusted,
-            values(X_FORWARDED_FOR),
-            values(X_FORWARDED_PROTO),
-            values(X_FORWARDED_HOST),
-        ),
-        ForwardingHeader::Forwarded => {
-            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
-        }
-    }
 }
 
 impl Exchange<'_> {

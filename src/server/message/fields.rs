@@ -13,8 +13,7 @@
 //! | `X-Auth-Assertion` | a signed statement of all that, where assertions are on |
 //! | `X-Request-Id` | the request's name in responses and logs |
 //! | `X-Forwarded-For` | the client address, then the trusted proxies it came through |
-//! | `X-Forwarded-Host`, `-Proto` | what the caller asked for, if a trusted proxy says so; else \
-//!   `Host` and the connection's scheme |
+//! | `X-Forwarded-Host`, `-Proto` | by a trusted proxy's word; else by `Host` and connection |
 //! | `Forwarded` | all of that |
 //!
 //! Of the others none is ever missing or empty: what does not apply is `-`, which is no shop id and

@@ -1,0 +1,28 @@
+//! Who is calling with a request, by the settings in force.
+
+use http::header::{FORWARDED, HeaderMap, HeaderValue};
+
+use crate::config::ForwardingHeader;
+use crate::server::conn::Conn;
+use crate::server::message::client_address::Caller;
+use crate::server::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+
+/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
+pub(super) fn caller(conn: &Conn, headers: &HeaderMap) -> Caller {
+    let settings = conn.local.shared.settings.load();
+    let trusted = &*settings.server.trusted_proxies;
+    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    match settings.server.forwarding_header {
+        _ if trusted.is_empty() => Caller::direct(conn.peer),
+        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
+            conn.peer,
+            trusted,
+            values(X_FORWARDED_FOR),
+            values(X_FORWARDED_PROTO),
+            values(X_FORWARDED_HOST),
+        ),
+        ForwardingHeader::Forwarded => {
+            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
+        }
+    }
+}
