@@ -16,6 +16,7 @@ mod crash;
 mod decision;
 mod demo;
 mod naive;
+mod proxies;
 mod secrecy;
 mod spec_jwt;
 mod spec_keys;

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use tracing::{debug, info, warn};
 
 use super::failure::Failure;
+use super::message::client_address::Scheme;
 use super::request_id::RequestId;
+use crate::config::Contract;
 use crate::decision::Refusal;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
@@ -59,6 +61,20 @@ pub(super) fn rejected(subject: &Subject<'_>, code: Code, reason: &str) {
         path = subject.path,
         reason,
         "request refused"
+    );
+}
+
+/// A trusted proxy asks about a request.
+pub(super) fn asked(subject: &Subject<'_>, contract: Contract, scheme: Scheme) {
+    debug!(
+        target: "latchkey::server",
+        request_id = subject.id.as_str(),
+        contract = contract.as_str(),
+        client = %subject.client,
+        scheme = scheme.as_str(),
+        method = subject.method,
+        path = subject.path,
+        "a proxy asks"
     );
 }
 

@@ -3,12 +3,14 @@
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
+mod ask;
 mod forward;
 mod hygiene;
 mod issue_route;
 mod reply;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -21,6 +23,7 @@ use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
 use super::conn::Conn;
 use super::failure::Failure;
+use super::forward_auth::RESERVED;
 use super::log::{self, Subject};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
@@ -33,6 +36,7 @@ use crate::decision::{
     Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate,
 };
 use crate::id::Name;
+use crate::snapshot::Snapshot;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -44,7 +48,7 @@ pub(super) async fn handle(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
-    let exchange = Exchange { conn: &conn, id: conn.local.ids.next() };
+    let exchange = Exchange { conn: &conn, id: conn.local.ids.next(), client: conn.client };
     let response = exchange.answer(&mut parts, body).await;
     Ok(response.map(|source| ReplyBody::new(source, in_flight)))
 }
@@ -61,10 +65,15 @@ enum Verdict {
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
+    /// The client address.
+    client: IpAddr,
 }
 
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
+        if parts.uri.path().starts_with(RESERVED) {
+            return whole(self.reserved(parts, body).await);
+        }
         if let Some(response) = self.objection(parts) {
             return whole(response);
         }
@@ -124,26 +133,36 @@ impl Exchange<'_> {
     ) -> Verdict {
         let shared = &self.conn.local.shared;
         let snapshot = shared.snapshot.load();
-        let facts = &**snapshot;
-        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
-        let view = RequestView {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
-            client: self.conn.client,
-        };
-        let decision = evaluate(&view, &context, now, round);
-        shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
-        match decision {
+        match self.evaluate(parts, &snapshot, now, round) {
             Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
             Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
             Decision::Admit(admitted) => {
                 self.note(admitted.principal(), now);
-                self.count_shadow(&admitted, facts.policies());
+                self.count_shadow(&admitted, snapshot.policies());
                 self.admit(admitted, parts, body, now)
             }
         }
+    }
+
+    fn evaluate<'s>(
+        &'s self,
+        parts: &request::Parts,
+        facts: &'s Snapshot,
+        now: Now,
+        round: Round,
+    ) -> Decision<'s> {
+        let shared = &self.conn.local.shared;
+        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
+        let view = RequestView {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+            client: self.client,
+        };
+        let decision = evaluate(&view, &context, now, round);
+        shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
+        decision
     }
 
     fn admit(
@@ -231,7 +250,7 @@ impl Exchange<'_> {
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
-            client: self.conn.client,
+            client: self.client,
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),
