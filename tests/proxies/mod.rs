@@ -68,7 +68,7 @@ fn conforms(kind: Kind) {
         complaints.is_empty(),
         "\n{kind:?}:\n{}\n--- {kind:?} wrote:\n{}\n",
         complaints.join("\n"),
-        scene.proxy.log()
+        scene.proxy.last_words()
     );
 }
 
@@ -130,7 +130,7 @@ impl Scene {
             passed.is_ok(),
             "{:?} never let a request pass: {last:?}\n{}\n--- latchkey:\n{}",
             self.kind,
-            self.proxy.log(),
+            self.proxy.last_words(),
             self.gateway.as_ref().map(Gateway::log_lines).unwrap_or_default().join("\n")
         );
     }

@@ -97,6 +97,10 @@ impl Request {
         self.header("Content-Type", "application/json").body(value.to_string())
     }
 
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
     pub(crate) fn bytes(&self, host: &str) -> Vec<u8> {
         let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
         if !self.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) {
