@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -56,6 +57,8 @@ pub struct Settings {
     pub x_ratelimit: bool,
     /// Bounds and timeouts; `listen` and `workers` are fixed when the server is bound.
     pub server: ServerConfig,
+    /// The access log: one of so many requests is in it; `None` when it is off.
+    pub access: Option<NonZeroU32>,
     /// What browsers on other origins may do.
     pub cors: CorsConfig,
     /// Deciding for other proxies.
@@ -72,6 +75,7 @@ impl Settings {
             upstreams: config.upstreams.clone(),
             x_ratelimit: config.x_ratelimit,
             server: config.server.clone(),
+            access: config.log.access.then_some(config.log.access_sample),
             cors: config.cors.clone(),
             forward_auth: config.forward_auth.clone(),
             assertion: config.assertion.clone(),

@@ -20,7 +20,7 @@ const RECORD_VERSION: u8 = 1;
 
 /// Why stored bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DecodeError {
+pub enum DecodeError {
     /// Nothing was stored under the key, not even the version byte.
     #[error("it is empty")]
     Empty,
@@ -38,8 +38,12 @@ pub(super) enum DecodeError {
 }
 
 /// A value with one stored form.
-pub(super) trait Record: Serialize + DeserializeOwned {
+pub trait Record: Serialize + DeserializeOwned {
     /// The bytes to store.
+    ///
+    /// # Errors
+    ///
+    /// JSON cannot hold it; none of the records here has such a value.
     fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = Vec::with_capacity(256);
         bytes.push(RECORD_VERSION);

@@ -3,14 +3,14 @@
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
-mod ask;
+mod account;
 mod forward;
 mod hygiene;
 mod issue_route;
 mod reply;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -18,12 +18,12 @@ use bytes::Bytes;
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
+use self::account::Account;
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
 use super::conn::Conn;
 use super::failure::Failure;
-use super::forward_auth::RESERVED;
 use super::log::{self, Subject};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
@@ -36,7 +36,6 @@ use crate::decision::{
     Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate,
 };
 use crate::id::Name;
-use crate::snapshot::Snapshot;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -48,9 +47,13 @@ pub(super) async fn handle(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
-    let exchange = Exchange { conn: &conn, id: conn.local.ids.next(), client: conn.client };
+    let id = conn.local.ids.next();
+    let account = RefCell::new(Account::open(in_flight, id, &parts));
+    let exchange = Exchange { conn: &conn, id, account };
     let response = exchange.answer(&mut parts, body).await;
-    Ok(response.map(|source| ReplyBody::new(source, in_flight)))
+    let mut account = exchange.account.into_inner();
+    account.answered(&response);
+    Ok(response.map(|source| ReplyBody::new(source, account)))
 }
 
 /// What a decision leads to.
@@ -65,15 +68,11 @@ enum Verdict {
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
-    /// The client address.
-    client: IpAddr,
+    account: RefCell<Account>,
 }
 
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
-        if parts.uri.path().starts_with(RESERVED) {
-            return whole(self.reserved(parts, body).await);
-        }
         if let Some(response) = self.objection(parts) {
             return whole(response);
         }
@@ -87,7 +86,11 @@ impl Exchange<'_> {
         match verdict {
             Verdict::Forward(forward) => {
                 let mechanism = forward.mechanism();
-                match forward.send().await {
+                let clock = &self.conn.local.shared.clock;
+                let sent = clock.now().mono;
+                let answer = forward.send().await;
+                self.account.borrow_mut().upstream(clock.now().mono.since(sent));
+                match answer {
                     Ok(response) => {
                         self.conn.local.shared.metrics.decision(Some(mechanism), None);
                         response
@@ -133,36 +136,28 @@ impl Exchange<'_> {
     ) -> Verdict {
         let shared = &self.conn.local.shared;
         let snapshot = shared.snapshot.load();
-        let now = shared.clock.now();
-        match self.evaluate(parts, &snapshot, now, round) {
-            Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
-            Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
-            Decision::Admit(admitted) => {
-                self.note(admitted.principal(), now);
-                self.count_shadow(&admitted, snapshot.policies());
-                self.admit(admitted, parts, body, now)
-            }
-        }
-    }
-
-    fn evaluate<'s>(
-        &'s self,
-        parts: &request::Parts,
-        facts: &'s Snapshot,
-        now: Now,
-        round: Round,
-    ) -> Decision<'s> {
-        let shared = &self.conn.local.shared;
+        let facts = &**snapshot;
         let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
+        let now = shared.clock.now();
         let view = RequestView {
             method: &parts.method,
             path: parts.uri.path(),
             headers: &parts.headers,
-            client: self.client,
+            client: self.conn.client,
         };
         let decision = evaluate(&view, &context, now, round);
-        shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
-        decision
+        let took = shared.clock.now().mono.since(now.mono);
+        shared.metrics.decision_duration(took);
+        self.account.borrow_mut().decided(took, &decision);
+        match decision {
+            Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
+            Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
+            Decision::Admit(admitted) => {
+                self.note(admitted.principal(), now);
+                self.count_shadow(&admitted, facts.policies());
+                self.admit(admitted, parts, body, now)
+            }
+        }
     }
 
     fn admit(
@@ -250,7 +245,7 @@ impl Exchange<'_> {
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
-            client: self.client,
+            client: self.conn.client,
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::server::conn::InFlight;
+use super::account::Account;
 use crate::server::log;
 use crate::server::request_id::RequestId;
 use crate::server::upstream::response_body::UpstreamBody;
@@ -19,7 +19,7 @@ pub(in crate::server) struct BrokenReply;
 /// The body of a response.
 pub(in crate::server) struct ReplyBody {
     source: Source,
-    in_flight: InFlight,
+    account: Account,
 }
 
 /// Where a response's body comes from.
@@ -30,9 +30,22 @@ pub(in crate::server) enum Source {
     Upstream(Box<UpstreamBody>, RequestId),
 }
 
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Upstream(upstream, _) => upstream.is_end_stream(),
+        }
+    }
+}
+
 impl ReplyBody {
-    pub(in crate::server) fn new(source: Source, in_flight: InFlight) -> Self {
-        Self { source, in_flight }
+    /// The body of a response; `account` ends with it.
+    pub(super) fn new(source: Source, mut account: Account) -> Self {
+        if source.is_end_stream() {
+            account.whole();
+        }
+        Self { source, account }
     }
 }
 
@@ -48,28 +61,38 @@ impl Body for ReplyBody {
         let (upstream, id) = match &mut this.source {
             Source::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
+                this.account.sent(bytes.len());
+                this.account.whole();
                 return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
             }
             Source::Upstream(upstream, id) => (upstream, id),
         };
         match upstream.poll_data(cx) {
             Poll::Ready(Some(Err(why))) => {
-                let conn = this.in_flight.conn();
+                let conn = this.account.conn();
                 log::reply_broken(conn.client, id, &why);
                 conn.abort();
+                this.account.broken();
                 Poll::Ready(Some(Err(BrokenReply)))
             }
-            Poll::Ready(Some(Ok(data))) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Ok(data))) => {
+                this.account.sent(data.len());
+                // The connection does not ask again after the last of an announced length.
+                if upstream.is_end_stream() {
+                    this.account.whole();
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Poll::Ready(None) => {
+                this.account.whole();
+                Poll::Ready(None)
+            }
             Poll::Pending => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Whole(bytes) => bytes.is_empty(),
-            Source::Upstream(upstream, _) => upstream.is_end_stream(),
-        }
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,6 +1,6 @@
 //! From the socket to a request that hyper may parse.
 
-mod framing;
+pub mod framing;
 mod held;
 pub(super) mod listen;
 pub mod proxy_protocol;
