@@ -69,9 +69,9 @@ impl Exchange<'_> {
             .and_then(|client| original::restore(contract, parts).map(|scheme| (client, scheme)));
         let answered = match restored {
             Ok((client, scheme)) => {
-                let asked = Exchange { conn: self.conn, id: self.id, client };
-                log::asked(&asked.subject(parts), contract, scheme);
-                asked.ask(contract, parts).await
+                self.client.set(client);
+                log::asked(&self.subject(parts), contract, scheme);
+                self.ask(contract, parts).await
             }
             Err(fault) => {
                 let detail = "The proxy in front does not say which request it asks about.";

@@ -4,13 +4,15 @@
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod account;
+mod ask;
 mod forward;
 mod hygiene;
 mod issue_route;
 mod reply;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -24,6 +26,7 @@ use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
 use super::conn::Conn;
 use super::failure::Failure;
+use super::forward_auth::RESERVED;
 use super::log::{self, Subject};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
@@ -36,6 +39,7 @@ use crate::decision::{
     Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate,
 };
 use crate::id::Name;
+use crate::snapshot::Snapshot;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -49,7 +53,7 @@ pub(super) async fn handle(
     let (mut parts, body) = request.into_parts();
     let id = conn.local.ids.next();
     let account = RefCell::new(Account::open(in_flight, id, &parts));
-    let exchange = Exchange { conn: &conn, id, account };
+    let exchange = Exchange { conn: &conn, id, client: Cell::new(conn.client), account };
     let response = exchange.answer(&mut parts, body).await;
     let mut account = exchange.account.into_inner();
     account.answered(&response);
@@ -68,11 +72,16 @@ enum Verdict {
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
+    /// The client address.
+    client: Cell<IpAddr>,
     account: RefCell<Account>,
 }
 
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
+        if parts.uri.path().starts_with(RESERVED) {
+            return whole(self.reserved(parts, body).await);
+        }
         if let Some(response) = self.objection(parts) {
             return whole(response);
         }
@@ -136,28 +145,38 @@ impl Exchange<'_> {
     ) -> Verdict {
         let shared = &self.conn.local.shared;
         let snapshot = shared.snapshot.load();
-        let facts = &**snapshot;
-        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
+        match self.evaluate(parts, &snapshot, now, round) {
+            Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
+            Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
+            Decision::Admit(admitted) => {
+                self.note(admitted.principal(), now);
+                self.count_shadow(&admitted, snapshot.policies());
+                self.admit(admitted, parts, body, now)
+            }
+        }
+    }
+
+    fn evaluate<'s>(
+        &'s self,
+        parts: &request::Parts,
+        facts: &'s Snapshot,
+        now: Now,
+        round: Round,
+    ) -> Decision<'s> {
+        let shared = &self.conn.local.shared;
+        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let view = RequestView {
             method: &parts.method,
             path: parts.uri.path(),
             headers: &parts.headers,
-            client: self.conn.client,
+            client: self.client.get(),
         };
         let decision = evaluate(&view, &context, now, round);
         let took = shared.clock.now().mono.since(now.mono);
         shared.metrics.decision_duration(took);
         self.account.borrow_mut().decided(took, &decision);
-        match decision {
-            Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
-            Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
-            Decision::Admit(admitted) => {
-                self.note(admitted.principal(), now);
-                self.count_shadow(&admitted, facts.policies());
-                self.admit(admitted, parts, body, now)
-            }
-        }
+        decision
     }
 
     fn admit(
@@ -245,7 +264,7 @@ impl Exchange<'_> {
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
-            client: self.conn.client,
+            client: self.client.get(),
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),
