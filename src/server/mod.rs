@@ -33,7 +33,7 @@ pub mod front;
 pub mod issue;
 mod local;
 mod log;
-mod message;
+pub mod message;
 mod request_id;
 mod shared;
 mod upstream;

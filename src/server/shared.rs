@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::issue::IssueSender;
+use super::message::cors::CorsFields;
 use crate::clock::Clock;
 use crate::config::{
     AssertionConfig, Config, CorsConfig, ForwardAuthConfig, ServerConfig, UpstreamConfig,
@@ -65,6 +66,8 @@ pub struct Settings {
     pub forward_auth: ForwardAuthConfig,
     /// The proof that upstreams get.
     pub assertion: AssertionConfig,
+    /// What browsers are told, from `cors`.
+    pub(super) cors_fields: CorsFields,
 }
 
 impl Settings {
@@ -79,6 +82,7 @@ impl Settings {
             cors: config.cors.clone(),
             forward_auth: config.forward_auth.clone(),
             assertion: config.assertion.clone(),
+            cors_fields: CorsFields::new(&config.cors),
         }
     }
 }

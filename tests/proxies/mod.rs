@@ -4,6 +4,7 @@
 //! Needs the proxies: `tests/run proxies` installs them, says where they are, and runs these tests.
 
 mod peer;
+mod questions;
 mod table;
 
 use serde_json::json;

@@ -87,11 +87,7 @@ impl Peer {
 
     /// Sends a request from [`CLIENT`]; `None` if the answer is cut off or missing.
     pub(super) fn send(&self, request: &Request) -> Option<Response> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((CLIENT, 0)).into()).expect("a loopback address");
-        socket.connect(&self.address.into()).ok()?;
-        let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut stream = connect_from(CLIENT, self.address).ok()?;
         // Refused early, a body is not taken: the answer still counts.
         let _ = stream.write_all(&request.bytes("api.example"));
         let mut answer = read_all(&mut stream).ok()?;
@@ -121,6 +117,16 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A connection from an address of the loopback network.
+pub(super) fn connect_from(client: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((client, 0)).into())?;
+    socket.connect(&address.into())?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 fn announces_chunks(head: &[u8]) -> bool {

@@ -22,6 +22,7 @@ pub(super) fn run(scene: &mut Scene) {
     odd_paths(scene);
     bodies(scene);
     answered_by_latchkey(scene);
+    pages(scene);
     reserved(scene);
     silent(scene);
     discreet(scene);
@@ -317,6 +318,47 @@ fn answered_by_latchkey(scene: &mut Scene) {
             scene.complain(name, "no token is issued");
         }
         scene.check(name, "at the API", seen.as_ref().map(|s| s.head.as_str()), None);
+    }
+}
+
+/// A page's script on the shop's site: its preflight, its call, and a refusal it can read.
+fn pages(scene: &mut Scene) {
+    let (site, evil) = ("https://demo.example", "https://evil.com");
+    let preflight = |origin: &str| {
+        request("OPTIONS", "/api/widget/search")
+            .header("Origin", origin)
+            .header("Access-Control-Request-Method", "GET")
+            .header("Access-Control-Request-Headers", "x-widget-token")
+    };
+    let call = get("/api/widget/search").header("Origin", site);
+    let token = scene.token.clone();
+    for (name, request, expected, allowed) in [
+        ("preflight", preflight(site), "204", Some(site)),
+        ("preflight from elsewhere", preflight(evil), "403 origin_mismatch", None),
+        ("call of a page", call.clone().widget(&token), "200", Some(site)),
+        ("refused call of a page", call, "401 missing_credential", Some(site)),
+    ] {
+        let Some((answer, seen)) = scene.send(name, &request) else { continue };
+        scene.check(name, "outcome", Some(&outcome(&answer)), Some(expected));
+        if expected == "200" {
+            // Traefik cannot put what it is told into an answer of the API.
+            if scene.kind == Kind::Traefik {
+                continue;
+            }
+        } else {
+            scene.check(name, "at the API", seen.as_ref().map(|s| s.head.as_str()), None);
+        }
+        let origins = values(&answer, "access-control-allow-origin");
+        if origins.iter().map(String::as_str).ne(allowed) {
+            scene.complain(name, format!("Access-Control-Allow-Origin is {origins:?}"));
+        }
+        let exposed = values(&answer, "access-control-expose-headers").concat();
+        if allowed.is_some() && expected != "204" && !exposed.contains("Retry-After") {
+            scene.complain(name, format!("Access-Control-Expose-Headers is {exposed:?}"));
+        }
+        if !values(&answer, "vary").concat().to_lowercase().contains("origin") {
+            scene.complain(name, format!("Vary is {:?}", values(&answer, "vary")));
+        }
     }
 }
 

@@ -11,16 +11,18 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
 use super::{Exchange, hygiene};
+use crate::assertion::FORWARD_AUTH;
 use crate::clock::Now;
 use crate::config::Contract;
 use crate::decision::denial::Code;
 use crate::decision::policy::Target;
-use crate::decision::{Admitted, Decision, Facts as _, Round};
+use crate::decision::{Admitted, Decision, Facts as _, Round, cors};
 use crate::id::Name;
 use crate::server::forward_auth::{self, answer, original};
 use crate::server::log;
 use crate::server::message::client_address::is_trusted;
 use crate::server::message::problem::Problem;
+use crate::server::shared::Settings;
 
 /// A body that is sent along is read so far, to keep the connection; behind a longer one the
 /// connection is closed.
@@ -40,10 +42,18 @@ impl Exchange<'_> {
         parts: &mut request::Parts,
         body: Incoming,
     ) -> Response<Bytes> {
-        let contracts = &self.conn.local.shared.settings.load_full().forward_auth.contracts;
+        if let Err(why) = hygiene::check(parts) {
+            let detail = format!("The request is refused because {why}.");
+            return self.reject(parts, Code::BadRequest, &detail, &detail);
+        }
+        if let Some(response) = self.key_set(parts) {
+            return response;
+        }
+        let settings = self.conn.local.shared.settings.load_full();
+        let contracts = &settings.forward_auth.contracts;
         let endpoint = forward_auth::endpoint(parts.uri.path());
         let response = match endpoint.filter(|contract| contracts.contains(contract)) {
-            Some(contract) => self.question(contract, parts).await,
+            Some(contract) => self.question(contract, parts, &settings).await,
             None => self.reject(
                 parts,
                 Code::NotFound,
@@ -56,29 +66,35 @@ impl Exchange<'_> {
         response
     }
 
-    async fn question(&self, contract: Contract, parts: &mut request::Parts) -> Response<Bytes> {
-        let settings = self.conn.local.shared.settings.load_full();
-        let peer = self.conn.client;
-        if !is_trusted(peer, &settings.server.trusted_proxies) {
+    async fn question(
+        &self,
+        contract: Contract,
+        parts: &mut request::Parts,
+        settings: &Settings,
+    ) -> Response<Bytes> {
+        let (peer, trusted) = (self.conn.client, &settings.server.trusted_proxies);
+        if !is_trusted(peer, trusted) {
             let reason = format!("{peer} asks, and is not in server.trusted_proxies");
             let detail = "Questions are answered to trusted proxies only.";
             return self.reject(parts, Code::NetworkNotAllowed, detail, &reason);
         }
-        let trusted = &settings.server.trusted_proxies;
         let restored = original::client(contract, &parts.headers, peer, trusted)
             .and_then(|client| original::restore(contract, parts).map(|scheme| (client, scheme)));
-        let answered = match restored {
-            Ok((client, scheme)) => {
-                self.client.set(client);
-                log::asked(&self.subject(parts), contract, scheme);
-                self.ask(contract, parts).await
-            }
+        let (client, scheme) = match restored {
+            Ok(restored) => restored,
             Err(fault) => {
                 let detail = "The proxy in front does not say which request it asks about.";
-                Err(self.reject(parts, Code::BadRequest, detail, &fault.to_string()))
+                let response = self.reject(parts, Code::BadRequest, detail, &fault.to_string());
+                return answer::deny(contract, response);
             }
         };
-        answered.unwrap_or_else(|response| answer::deny(contract, response))
+        self.client.set(client);
+        log::asked(&self.subject(parts), contract, scheme);
+        let reader = self.reader(parts);
+        let answered = self.ask(contract, parts).await;
+        let mut response = answered.unwrap_or_else(|response| answer::deny(contract, response));
+        reader.tell(&settings.cors_fields, response.headers_mut());
+        response
     }
 
     /// Decides about the request that is asked about; a refusal as the client would get it here.
@@ -90,6 +106,9 @@ impl Exchange<'_> {
         if let Err(why) = hygiene::check(parts) {
             let detail = format!("The request is refused because {why}.");
             return Err(self.reject(parts, Code::BadRequest, &detail, &detail));
+        }
+        if cors::is_preflight(&self.view(parts)) {
+            return Err(self.own(contract, parts, "preflights"));
         }
         let mut verdict = self.verdict(contract, parts, Round::First);
         if let Verdict::NeedsKey(issuer) = verdict {
@@ -130,19 +149,28 @@ impl Exchange<'_> {
         now: Now,
     ) -> Verdict {
         if admitted.route().target == Target::IssueWidgetToken {
-            let reason = format!(
-                "latchkey answers route `{}` itself, so the proxy has to send the request there \
-                 instead of asking about it; see what {} does with widget-token",
-                admitted.route().name,
-                original::snippet(contract)
-            );
-            let detail = "The proxy in front has to send this request to latchkey itself.";
-            return Verdict::Deny(self.reject(parts, Code::NotFound, detail, &reason));
+            return Verdict::Deny(self.own(contract, parts, "requests for widget tokens"));
         }
-        let limit = admitted.limit().map(|report| self.limit_headers(&report, now));
         let mechanism = admitted.principal().mechanism();
+        let assertion = match self.assertion(admitted, parts, FORWARD_AUTH) {
+            Ok(assertion) => assertion,
+            Err(failure) => return Verdict::Deny(self.failed(parts, mechanism, &failure)),
+        };
+        let limit = admitted.limit().map(|report| self.limit_headers(&report, now));
         self.conn.local.shared.metrics.decision(Some(mechanism), None);
-        Verdict::Allow(answer::allow(admitted, limit, &self.id))
+        Verdict::Allow(answer::allow(admitted, limit, assertion, &self.id))
+    }
+
+    /// A proxy asks about what it has to send here. To forward what only latchkey answers would
+    /// lead nowhere, and an answer of 2xx is a yes to some.
+    fn own(&self, contract: Contract, parts: &request::Parts, what: &str) -> Response<Bytes> {
+        let reason = format!(
+            "latchkey answers {what} itself: the proxy has to send them here instead of asking \
+             about them, as {} does",
+            original::snippet(contract)
+        );
+        let detail = "The proxy in front has to send this request to latchkey itself.";
+        self.reject(parts, Code::NotFound, detail, &reason)
     }
 
     /// A refusal that is not the decision core's.

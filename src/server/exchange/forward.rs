@@ -15,12 +15,12 @@ use http::{Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy;
 
+use super::Exchange;
 use super::reply::Source;
 use crate::decision::Admitted;
 use crate::decision::denial::Code;
 use crate::decision::policy::Target;
 use crate::decision::principal::Mechanism;
-use crate::server::conn::Conn;
 use crate::server::failure::Failure;
 use crate::server::log;
 use crate::server::message::fields::{self, Outgoing};
@@ -57,9 +57,9 @@ impl Forward {
         limit: Option<LimitHeaders>,
         parts: &mut request::Parts,
         body: Option<Incoming>,
-        conn: &Conn,
-        id: RequestId,
+        exchange: &Exchange<'_>,
     ) -> Result<Self, Failure> {
+        let (conn, id) = (exchange.conn, exchange.id);
         let settings = conn.local.shared.settings.load();
         let found = match &admitted.route().target {
             Target::Upstream(name) => conn.local.upstreams.borrow_mut().find(&settings, name),
@@ -78,6 +78,7 @@ impl Forward {
             client: conn.client,
             forwarded_for: &conn.forwarded_for,
             host: &upstream.host,
+            assertion: exchange.assertion_for_upstream(&admitted, parts)?,
             strips_authorization: admitted.route().mechanisms.contains(Mechanism::Jwt),
             chunked: watch.is_some() && body.size_hint().exact().is_none(),
         };

@@ -1,10 +1,12 @@
-//! From a request to its response: hygiene, decision, then forward, issue or refuse.
+//! From a request to its response: hygiene, preflight, decision, then forward, issue or refuse.
 //!
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod account;
 mod ask;
+mod assertion;
+mod cors;
 mod forward;
 mod hygiene;
 mod issue_route;
@@ -54,7 +56,9 @@ pub(super) async fn handle(
     let id = conn.local.ids.next();
     let account = RefCell::new(Account::open(in_flight, id, &parts));
     let exchange = Exchange { conn: &conn, id, client: Cell::new(conn.client), account };
-    let response = exchange.answer(&mut parts, body).await;
+    let reader = exchange.reader(&parts);
+    let mut response = exchange.answer(&mut parts, body).await;
+    reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
     let mut account = exchange.account.into_inner();
     account.answered(&response);
     Ok(response.map(|source| ReplyBody::new(source, account)))
@@ -83,6 +87,9 @@ impl Exchange<'_> {
             return whole(self.reserved(parts, body).await);
         }
         if let Some(response) = self.objection(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.preflight(parts) {
             return whole(response);
         }
         let mut body = Some(body);
@@ -166,13 +173,7 @@ impl Exchange<'_> {
     ) -> Decision<'s> {
         let shared = &self.conn.local.shared;
         let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
-        let view = RequestView {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
-            client: self.client.get(),
-        };
-        let decision = evaluate(&view, &context, now, round);
+        let decision = evaluate(&self.view(parts), &context, now, round);
         let took = shared.clock.now().mono.since(now.mono);
         shared.metrics.decision_duration(took);
         self.account.borrow_mut().decided(took, &decision);
@@ -195,7 +196,7 @@ impl Exchange<'_> {
                 Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
             };
         }
-        let forward = Forward::new(admitted, limit, parts, body.take(), self.conn, self.id);
+        let forward = Forward::new(admitted, limit, parts, body.take(), self);
         match forward {
             Ok(forward) => Verdict::Forward(Box::new(forward)),
             Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
@@ -260,6 +261,15 @@ impl Exchange<'_> {
     fn limit_headers(&self, report: &LimitReport<'_>, now: Now) -> LimitHeaders {
         let x_ratelimit = self.conn.local.shared.settings.load().x_ratelimit;
         LimitHeaders::new(report, now.unix, x_ratelimit)
+    }
+
+    fn view<'s>(&self, parts: &'s request::Parts) -> RequestView<'s> {
+        RequestView {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+            client: self.client.get(),
+        }
     }
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {

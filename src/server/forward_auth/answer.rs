@@ -30,6 +30,7 @@ const X_AUTH_PROBLEM: HeaderName = HeaderName::from_static("x-auth-problem");
 pub(in crate::server) fn allow(
     admitted: &Admitted<'_>,
     limit: Option<LimitHeaders>,
+    assertion: Option<HeaderValue>,
     id: &RequestId,
 ) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
@@ -37,6 +38,9 @@ pub(in crate::server) fn allow(
     fields::identify(headers, admitted.principal());
     headers.insert(fields::X_REQUEST_ID, problem::request_id(id));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(assertion) = assertion {
+        headers.insert(fields::X_AUTH_ASSERTION, assertion);
+    }
     if let Some(limit) = limit {
         limit.apply(headers);
     }

@@ -2,5 +2,6 @@
 
 pub(super) mod authority;
 pub mod client_address;
+pub(super) mod cors;
 pub(super) mod fields;
 pub(super) mod problem;
