@@ -78,8 +78,9 @@ impl Exchange<'_> {
             let detail = "Questions are answered to trusted proxies only.";
             return self.reject(parts, Code::NetworkNotAllowed, detail, &reason);
         }
-        let restored = original::client(contract, &parts.headers, peer, trusted)
-            .and_then(|client| original::restore(contract, parts).map(|scheme| (client, scheme)));
+        let restored = original::restore(contract, parts).and_then(|scheme| {
+            Ok((original::client(contract, &parts.headers, peer, trusted)?, scheme))
+        });
         let (client, scheme) = match restored {
             Ok(restored) => restored,
             Err(fault) => {
