@@ -10,7 +10,9 @@ use http::HeaderValue;
 
 use super::local::Local;
 use super::log;
+use super::message::client_address::Scheme;
 use super::message::fields;
+use super::places::Place;
 use super::request_id::RequestId;
 use crate::decision::denial::Code;
 use crate::metrics::Held;
@@ -18,10 +20,13 @@ use crate::metrics::Held;
 /// A connection, as its wire, its requests and their replies share it.
 pub(super) struct Conn {
     pub(super) local: Rc<Local>,
-    /// The peer's address, never in its IPv4-mapped form.
-    pub(super) client: IpAddr,
-    /// [`Conn::client`] as `X-Forwarded-For`.
+    /// The peer's address, or the one a PROXY header names; never in its IPv4-mapped form. Who
+    /// is calling is said of each request, since a trusted proxy may send those of many.
+    pub(super) peer: IpAddr,
+    /// [`Conn::peer`] as `X-Forwarded-For`.
     pub(super) forwarded_for: HeaderValue,
+    /// How the peer speaks.
+    pub(super) scheme: Scheme,
     in_flight: Cell<bool>,
     unflushed: Cell<bool>,
     called: Cell<bool>,
@@ -29,12 +34,13 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(local: Rc<Local>, peer: IpAddr) -> Self {
-        let client = peer.to_canonical();
+    pub(super) fn new(local: Rc<Local>, peer: IpAddr, scheme: Scheme) -> Self {
+        let peer = peer.to_canonical();
         Self {
             local,
-            client,
-            forwarded_for: fields::forwarded_for(client),
+            peer,
+            forwarded_for: fields::forwarded_for(peer),
+            scheme,
             in_flight: Cell::new(false),
             unflushed: Cell::new(false),
             called: Cell::new(false),
@@ -45,8 +51,9 @@ impl Conn {
     /// The service was called with the request handed over last.
     pub(super) fn call(self: &Rc<Self>) -> InFlight {
         self.called.set(true);
-        let counted = self.local.shared.metrics.request();
-        InFlight { conn: Rc::clone(self), _counted: counted }
+        let shared = &self.local.shared;
+        let place = self.local.places.request(shared.settings.load().server.requests_max.get());
+        InFlight { conn: Rc::clone(self), place, _counted: shared.metrics.request() }
     }
 
     /// The response cannot be completed: the connection must not end as if it were.
@@ -56,7 +63,7 @@ impl Conn {
 
     /// What never became a request is refused: says so, and counts it.
     pub(super) fn unread(&self, id: &RequestId, code: Code, reason: &str) {
-        log::unread(self.client, id, code, reason);
+        log::unread(self.peer, id, code, reason);
         self.local.shared.metrics.decision(None, Some(code));
     }
 
@@ -91,12 +98,19 @@ impl Conn {
 /// A request is being answered; held by the reply's body until its end.
 pub(super) struct InFlight {
     conn: Rc<Conn>,
+    /// Unless all were taken.
+    place: Option<Place>,
     _counted: Held,
 }
 
 impl InFlight {
     pub(super) fn conn(&self) -> &Rc<Conn> {
         &self.conn
+    }
+
+    /// Whether it has no place among the requests in flight, and is to be refused at once.
+    pub(super) fn is_over(&self) -> bool {
+        self.place.is_none()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -188,6 +188,17 @@ pub(super) fn accept_failed(error: &io::Error) {
         %error,
         "cannot accept connections; if the limit of open files is reached, raise it or lower \
          server.connections_max"
+    );
+}
+
+/// A trusted proxy did not say where a connection came from.
+pub(super) fn proxy_header_malformed(peer: SocketAddr, fault: &dyn Error) {
+    warn!(
+        target: "latchkey::server",
+        %peer,
+        error = %fault,
+        "connection closed; check that this proxy sends the PROXY protocol, or switch \
+         server.proxy_protocol off"
     );
 }
 

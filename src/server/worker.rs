@@ -5,12 +5,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -22,14 +21,18 @@ use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use super::conn::Conn;
+use super::front::proxied::{self, ProxiedFault};
 use super::front::wire::Wire;
 use super::local::Local;
+use super::message::client_address::{Scheme, is_trusted};
 use super::message::problem;
+use super::places::{AddressPlace, Place, Places};
 use super::shared::Shared;
 use super::{exchange, log};
 use crate::clock::Monotonic;
+use crate::config::ServerConfig;
 use crate::decision::denial::Code;
-use crate::metrics::Held;
+use crate::metrics::{Bound, Held};
 
 /// Connections over the bound that are seen off with care at a time, per worker.
 const SHED_MAX: usize = 64;
@@ -51,26 +54,16 @@ pub(super) enum Phase {
     Draining(Duration),
 }
 
-/// Open connections, over all workers.
-#[derive(Debug, Default)]
-pub(super) struct Gauge(AtomicUsize);
-
-impl Gauge {
-    pub(super) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A connection's place among `connections_max`.
-struct Place {
+/// An open connection: its place, and what counts it.
+struct Open {
     worker: Rc<Worker>,
+    _place: Place,
     _counted: Held,
 }
 
-impl Drop for Place {
+impl Drop for Open {
     fn drop(&mut self) {
         let worker = &self.worker;
-        worker.gauge.0.fetch_sub(1, Ordering::Relaxed);
         worker.open.set(worker.open.get() - 1);
         if worker.open.get() == 0 {
             worker.emptied.notify_one();
@@ -81,7 +74,6 @@ impl Drop for Place {
 /// A worker's connections.
 struct Worker {
     local: Rc<Local>,
-    gauge: Arc<Gauge>,
     /// Connections of this worker.
     open: Cell<usize>,
     emptied: Notify,
@@ -94,13 +86,28 @@ struct Worker {
 }
 
 impl Worker {
-    /// A place among the open connections, unless all are taken.
-    fn place(self: &Rc<Self>, max: usize) -> Option<Place> {
+    /// An open connection, unless all places are taken.
+    fn open(self: &Rc<Self>, max: usize) -> Option<Open> {
+        let counted = self.local.shared.metrics.connection();
+        let place = self.local.places.connection(max)?;
         self.open.set(self.open.get() + 1);
-        let others = self.gauge.0.fetch_add(1, Ordering::Relaxed);
-        let place =
-            Place { worker: Rc::clone(self), _counted: self.local.shared.metrics.connection() };
-        (others < max).then_some(place)
+        Some(Open { worker: Rc::clone(self), _place: place, _counted: counted })
+    }
+
+    /// What `future` comes to; `None` when the drain begins before.
+    async fn unless_draining<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let number = self.count.replace(self.count.get().wrapping_add(1));
+        let outcome = poll_fn(|cx| {
+            if self.draining.get() {
+                return Poll::Ready(None);
+            }
+            self.wakers.borrow_mut().insert(number, cx.waker().clone());
+            future.as_mut().poll(cx).map(Some)
+        });
+        let outcome = outcome.await;
+        self.wakers.borrow_mut().remove(&number);
+        outcome
     }
 }
 
@@ -110,7 +117,7 @@ pub(super) struct Start {
     pub(super) seed: u64,
     pub(super) listener: std::net::TcpListener,
     pub(super) shared: Arc<Shared>,
-    pub(super) gauge: Arc<Gauge>,
+    pub(super) places: Arc<Places>,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -135,8 +142,7 @@ pub(super) fn run(start: Start) -> usize {
         }
     };
     let worker = Rc::new(Worker {
-        local: Rc::new(Local::new(start.shared, start.seed)),
-        gauge: start.gauge,
+        local: Rc::new(Local::new(start.shared, start.places, start.seed)),
         open: Cell::new(0),
         emptied: Notify::new(),
         shedding: Cell::new(0),
@@ -191,30 +197,78 @@ async fn serve(
 }
 
 fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
-    let settings = worker.local.shared.settings.load();
-    let Some(place) = worker.place(settings.server.connections_max.get()) else {
-        shed(worker, tcp, peer);
+    let settings = worker.local.shared.settings.load_full();
+    let Some(open) = worker.open(settings.server.connections_max.get()) else {
+        shed(worker, tcp, peer.ip(), &settings.server, Bound::Connections);
         return;
     };
     // Responses are written whole: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
-    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer.ip()));
-    let wire = Wire::new(tcp, Rc::clone(&conn), &settings.server);
-    let buffer = settings.server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
-    let fields = settings.server.header_count_max;
     tokio::task::spawn_local(async move {
-        connection(&place.worker, conn, wire, buffer, fields).await;
-        drop(place);
+        if let Some(seated) = seat(&open.worker, tcp, peer, &settings.server).await {
+            connection(&open.worker, seated, &settings.server).await;
+        }
+        drop(open);
     });
 }
 
-async fn connection(worker: &Worker, conn: Rc<Conn>, wire: Wire, buffer: usize, fields: usize) {
+/// A connection that is to be served.
+struct Seated {
+    tcp: TcpStream,
+    /// Where it comes from.
+    peer: IpAddr,
+    /// Trusted proxies need none: they bring the connections of many.
+    _place: Option<AddressPlace>,
+}
+
+/// Finds out where a connection comes from, and whether that has too many of them.
+async fn seat(
+    worker: &Rc<Worker>,
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    server: &ServerConfig,
+) -> Option<Seated> {
+    let mut source = peer;
+    if server.proxy_protocol && is_trusted(peer.ip(), &server.trusted_proxies) {
+        let header = proxied::read_header(&mut tcp);
+        let header = tokio::time::timeout(server.first_byte_timeout, header);
+        match worker.unless_draining(header).await? {
+            Ok(Ok(named)) => source = named.unwrap_or(peer),
+            Ok(Err(ProxiedFault::Malformed(fault))) => {
+                log::proxy_header_malformed(peer, &fault);
+                return None;
+            }
+            // Somebody only looked whether anybody listens.
+            Ok(Err(ProxiedFault::Ended(_))) => return None,
+            Err(_) => {
+                worker.local.shared.metrics.bound_hit(Bound::FirstByteTimeout);
+                return None;
+            }
+        }
+    }
+    let peer = source.ip();
+    if is_trusted(peer, &server.trusted_proxies) {
+        return Some(Seated { tcp, peer, _place: None });
+    }
+    let place = worker.local.places.address(peer, server.connections_per_address_max.get());
+    if place.is_none() {
+        shed(worker, tcp, peer, server, Bound::ConnectionsPerAddress);
+        return None;
+    }
+    Some(Seated { tcp, peer, _place: place })
+}
+
+async fn connection(worker: &Worker, seated: Seated, server: &ServerConfig) {
+    let Seated { tcp, peer, _place } = seated;
+    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer, Scheme::Http));
+    let wire = Wire::new(tcp, Rc::clone(&conn), server);
+    let buffer = server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
     let mut builder = http1::Builder::new();
     // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
     // setting it costs an allocation per request.
     builder.header_read_timeout(None).max_buf_size(buffer);
-    if fields > 100 {
-        builder.max_headers(fields);
+    if server.header_count_max > 100 {
+        builder.max_headers(server.header_count_max);
     }
     let service = service_fn(move |request| exchange::handle(Rc::clone(&conn), request));
     let mut http = pin!(builder.serve_connection(wire, service));
@@ -238,13 +292,28 @@ async fn connection(worker: &Worker, conn: Rc<Conn>, wire: Wire, buffer: usize, 
     worker.wakers.borrow_mut().remove(&number);
 }
 
-/// Answers 503 on a connection over the bound, without reading the request it may bring. At most
-/// [`SHED_MAX`] at a time are waited for, so that the answer is not overtaken by a reset.
-fn shed(worker: &Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) {
-    let conn = Conn::new(Rc::clone(&worker.local), peer.ip());
+/// Answers 503 on a connection over a bound, without reading the request it may bring; one that
+/// begins with TLS is closed, as it understands nothing else. At most [`SHED_MAX`] at a time are
+/// waited for, so that the answer is not overtaken by a reset.
+fn shed(
+    worker: &Rc<Worker>,
+    mut tcp: TcpStream,
+    peer: IpAddr,
+    server: &ServerConfig,
+    bound: Bound,
+) {
+    worker.local.shared.metrics.bound_hit(bound);
+    let conn = Conn::new(Rc::clone(&worker.local), peer, Scheme::Http);
     let id = worker.local.ids.next();
-    let detail = "All connections are taken; try again in a moment.";
+    let detail = if bound == Bound::ConnectionsPerAddress {
+        "Your address has too many connections open; close some."
+    } else {
+        "All connections are taken; try again in a moment."
+    };
     conn.unread(&id, Code::Overloaded, detail);
+    if server.tls.is_some() {
+        return;
+    }
     let answer = problem::raw_problem(Code::Overloaded, detail.into(), &id);
     let socket = SockRef::from(&tcp);
     // A new connection's send buffer is empty and holds all of it.

@@ -66,30 +66,36 @@ impl Exchange<'_> {
         response
     }
 
+    /// A refusal for want of a place, to whoever asks.
+    pub(super) fn turned_away(&self, parts: &request::Parts) -> Response<Bytes> {
+        let response = self.overloaded(parts);
+        match forward_auth::endpoint(parts.uri.path()) {
+            Some(contract) => answer::deny(contract, response),
+            None => response,
+        }
+    }
+
     async fn question(
         &self,
         contract: Contract,
         parts: &mut request::Parts,
         settings: &Settings,
     ) -> Response<Bytes> {
-        let (peer, trusted) = (self.conn.client, &settings.server.trusted_proxies);
-        if !is_trusted(peer, trusted) {
+        let peer = self.conn.peer;
+        if !is_trusted(peer, &settings.server.trusted_proxies) {
             let reason = format!("{peer} asks, and is not in server.trusted_proxies");
             let detail = "Questions are answered to trusted proxies only.";
             return self.reject(parts, Code::NetworkNotAllowed, detail, &reason);
         }
-        let restored = original::restore(contract, parts).and_then(|scheme| {
-            Ok((original::client(contract, &parts.headers, peer, trusted)?, scheme))
-        });
-        let (client, scheme) = match restored {
-            Ok(restored) => restored,
+        let scheme = match original::restore(contract, parts, &self.caller) {
+            Ok(scheme) => scheme,
             Err(fault) => {
                 let detail = "The proxy in front does not say which request it asks about.";
                 let response = self.reject(parts, Code::BadRequest, detail, &fault.to_string());
                 return answer::deny(contract, response);
             }
         };
-        self.client.set(client);
+        self.account.borrow_mut().about(parts);
         log::asked(&self.subject(parts), contract, scheme);
         let reader = self.reader(parts);
         let answered = self.ask(contract, parts).await;

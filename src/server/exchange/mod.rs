@@ -12,13 +12,13 @@ mod hygiene;
 mod issue_route;
 mod reply;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use http::header::{FORWARDED, HeaderValue};
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
@@ -30,17 +30,21 @@ use super::conn::Conn;
 use super::failure::Failure;
 use super::forward_auth::RESERVED;
 use super::log::{self, Subject};
+use super::message::client_address::Caller;
+use super::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::clock::Now;
+use crate::config::ForwardingHeader;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
 use crate::decision::request::RequestView;
 use crate::decision::{
-    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate,
+    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate, route,
 };
 use crate::id::Name;
+use crate::metrics::Bound;
 use crate::snapshot::Snapshot;
 
 /// The least time between two notes of a key's last use.
@@ -54,10 +58,16 @@ pub(super) async fn handle(
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
     let id = conn.local.ids.next();
-    let account = RefCell::new(Account::open(in_flight, id, &parts));
-    let exchange = Exchange { conn: &conn, id, client: Cell::new(conn.client), account };
+    let caller = caller(&conn, &parts);
+    let over = in_flight.is_over();
+    let account = RefCell::new(Account::open(in_flight, id, &parts, caller.address));
+    let exchange = Exchange { conn: &conn, id, account, caller };
     let reader = exchange.reader(&parts);
-    let mut response = exchange.answer(&mut parts, body).await;
+    let mut response = if over {
+        whole(exchange.turned_away(&parts))
+    } else {
+        exchange.answer(&mut parts, body).await
+    };
     reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
     let mut account = exchange.account.into_inner();
     account.answered(&response);
@@ -72,13 +82,35 @@ enum Verdict {
     NeedsKey(Name),
 }
 
-/// A request and its name.
+/// A request, its name, and whose it is.
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
-    /// The client address.
-    client: Cell<IpAddr>,
     account: RefCell<Account>,
+    caller: Caller,
+}
+
+/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
+fn caller(conn: &Conn, parts: &request::Parts) -> Caller {
+    let settings = conn.local.shared.settings.load();
+    let trusted = &*settings.server.trusted_proxies;
+    let values = |name| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let configured = settings.server.forwarding_header;
+    // In what a proxy asks, the contract says where the address is, not the configuration.
+    let asks = parts.uri.path().starts_with(RESERVED);
+    match if asks { ForwardingHeader::XForwardedFor } else { configured } {
+        _ if trusted.is_empty() => Caller::direct(conn.peer),
+        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
+            conn.peer,
+            trusted,
+            values(X_FORWARDED_FOR),
+            values(X_FORWARDED_PROTO),
+            values(X_FORWARDED_HOST),
+        ),
+        ForwardingHeader::Forwarded => {
+            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
+        }
+    }
 }
 
 impl Exchange<'_> {
@@ -126,16 +158,31 @@ impl Exchange<'_> {
         }
     }
 
+    /// The answer to a request over the bound, before any of its body is read.
+    fn overloaded(&self, parts: &request::Parts) -> Response<Bytes> {
+        let metrics = &self.conn.local.shared.metrics;
+        metrics.bound_hit(Bound::Requests);
+        metrics.decision(None, Some(Code::Overloaded));
+        let detail = "Too many requests are under way; try again in a moment.";
+        log::rejected(&self.subject(parts), Code::Overloaded, detail);
+        Problem::new(Code::Overloaded, detail).into_response(&self.id)
+    }
+
     /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
     fn objection(&self, parts: &request::Parts) -> Option<Response<Bytes>> {
         let (code, detail) = if let Err(why) = hygiene::check(parts) {
             (Code::BadRequest, format!("The request is refused because {why}."))
         } else {
-            let length = hygiene::announced_length(&parts.headers)?;
-            let max = self.conn.local.shared.settings.load().server.body_bytes_max;
+            let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
+            let shared = &self.conn.local.shared;
+            let snapshot = shared.snapshot.load();
+            let route = route(&parts.method, parts.uri.path(), snapshot.policies());
+            let own = route.and_then(|route| route.body_bytes_max);
+            let max = own.unwrap_or(shared.settings.load().server.body_bytes_max);
             if length <= max {
                 return None;
             }
+            shared.metrics.bound_hit(Bound::BodyBytes);
             (Code::PayloadTooLarge, format!("The body is longer than {max} bytes."))
         };
         log::rejected(&self.subject(parts), code, &detail);
@@ -224,6 +271,9 @@ impl Exchange<'_> {
         failure: &Failure,
     ) -> Response<Bytes> {
         let metrics = &self.conn.local.shared.metrics;
+        if failure.code == Code::PayloadTooLarge {
+            metrics.bound_hit(Bound::BodyBytes);
+        }
         metrics.decision(Some(mechanism), Some(failure.code));
         log::failed(&self.subject(parts), failure);
         Problem::new(failure.code, failure.detail).into_response(&self.id)
@@ -268,13 +318,13 @@ impl Exchange<'_> {
             method: &parts.method,
             path: parts.uri.path(),
             headers: &parts.headers,
-            client: self.client.get(),
+            client: self.caller.address,
         }
     }
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
-            client: self.client.get(),
+            client: self.caller.address,
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),

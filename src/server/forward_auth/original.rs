@@ -6,13 +6,10 @@
 //! read the client address; whether that is said at all is checked here.
 
 use std::fmt;
-use std::iter::empty;
-use std::net::IpAddr;
 
 use http::header::{HOST, HeaderValue};
 use http::uri::{Parts, PathAndQuery};
 use http::{HeaderMap, Method, Uri, request};
-use ipnet::IpNet;
 
 use super::ENDPOINTS;
 use crate::config::Contract;
@@ -132,9 +129,14 @@ impl fmt::Display for Fault {
 
 /// Makes the request that is asked about out of the question: method, target and `Host` are
 /// replaced, all other fields stay. Returns the scheme.
+///
+/// `caller` is what was read of the question's addresses. One that is not behind any proxy is a
+/// fault: the last entry names no address, and the client would share the limits, and the
+/// permissions, of the proxy.
 pub(in crate::server) fn restore(
     contract: Contract,
     parts: &mut request::Parts,
+    caller: &Caller,
 ) -> Result<Scheme, Fault> {
     let fields = fields_of(contract);
     let headers = &parts.headers;
@@ -142,6 +144,9 @@ pub(in crate::server) fn restore(
     let scheme = reader.scheme(fields.scheme)?;
     let host = reader.only(fields.host)?.clone();
     reader.present(fields.address)?;
+    if caller.proxies.is_empty() {
+        return Err(reader.malformed(fields.address, "does not end in an address"));
+    }
     let method = match fields.method {
         Some(field) => reader.method(field)?,
         None => parts.method.clone(),
@@ -154,26 +159,6 @@ pub(in crate::server) fn restore(
     parts.uri = target;
     parts.headers.insert(HOST, host);
     Ok(scheme)
-}
-
-/// The client address: what stands behind `peer` and the other trusted proxies.
-///
-/// A question whose last entry names no address is a fault: the caller behind it would share the
-/// limits, and the permissions, of the proxy.
-pub(in crate::server) fn client(
-    contract: Contract,
-    headers: &HeaderMap,
-    peer: IpAddr,
-    trusted: &[IpNet],
-) -> Result<IpAddr, Fault> {
-    let field = fields_of(contract).address;
-    let said = headers.get_all(field.name).iter().map(HeaderValue::as_bytes);
-    let caller = Caller::from_x_forwarded(peer, trusted, said, empty(), empty());
-    if caller.proxies.is_empty() {
-        let what = What::Malformed("does not end in an address");
-        return Err(Fault { contract, field, what });
-    }
-    Ok(caller.address)
 }
 
 /// Looks at a question's fields.
@@ -253,6 +238,7 @@ fn origin_form(target: &[u8]) -> Result<Uri, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::iter::empty;
     use std::path::Path;
 
     use http::Request;
@@ -289,11 +275,19 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    fn ask(contract: Contract, parts: &mut request::Parts) -> Result<Scheme, Fault> {
+        let said: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().cloned().collect();
+        let said = said.iter().map(HeaderValue::as_bytes);
+        let (peer, trusted) = ("10.0.0.1".parse().unwrap(), ["10.0.0.0/8".parse().unwrap()]);
+        let caller = Caller::from_x_forwarded(peer, &trusted, said, empty(), empty());
+        restore(contract, parts, &caller)
+    }
+
     #[test]
     fn every_contract_restores_the_request_byte_for_byte() {
         for contract in Contract::ALL {
             let mut parts = question(contract, &[("X-Shop-API-Key", "k"), ("Origin", "https://a")]);
-            assert_eq!(restore(contract, &mut parts), Ok(Scheme::Https), "{contract:?}");
+            assert_eq!(ask(contract, &mut parts), Ok(Scheme::Https), "{contract:?}");
             assert_eq!(parts.method, Method::POST, "{contract:?}");
             assert_eq!(parts.uri.to_string(), "/a%2Fb/../c?x=/&y", "{contract:?}");
             assert_eq!(parts.uri.path(), "/a%2Fb/../c", "{contract:?}");
@@ -313,7 +307,7 @@ mod tests {
                 (contract != Contract::Envoy).then_some(fields.host),
             ) {
                 let mut parts = question(contract, &[(field.name, "")]);
-                let error = restore(contract, &mut parts).unwrap_err().to_string();
+                let error = ask(contract, &mut parts).unwrap_err().to_string();
                 assert!(error.contains(&format!("{} is missing", field.name)), "{error}");
                 assert!(error.contains(field.line), "{error}");
                 assert!(error.contains(snippet(contract)), "{error}");
@@ -321,7 +315,7 @@ mod tests {
                     continue;
                 }
                 let mut parts = question(contract, &[(field.name, "http"), (field.name, "http")]);
-                let error = restore(contract, &mut parts).unwrap_err().to_string();
+                let error = ask(contract, &mut parts).unwrap_err().to_string();
                 assert!(error.contains(&format!("{} is there more than once", field.name)));
             }
         }
@@ -344,13 +338,13 @@ mod tests {
             ("X-Original-Scheme", "ftp", "neither http nor https"),
         ] {
             let mut parts = question(nginx, &[(name, value)]);
-            let error = restore(nginx, &mut parts).unwrap_err().to_string();
+            let error = ask(nginx, &mut parts).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(why), "{name}: {value}: {error}");
         }
         for target in ["/.latchkey/auth/envoy", "/.latchkey/auth/envoy?x"] {
             let mut parts = question(Contract::Envoy, &[]);
             parts.uri = target.parse().unwrap();
-            let error = restore(Contract::Envoy, &mut parts).unwrap_err().to_string();
+            let error = ask(Contract::Envoy, &mut parts).unwrap_err().to_string();
             assert!(error.contains("path_prefix: /.latchkey/auth/envoy"), "{error}");
         }
     }
@@ -360,7 +354,7 @@ mod tests {
         let nginx = Contract::Nginx;
         for spelling in ["X_Original_URI", "X.Original.URI", "X-Original_URI", "X-Forwarded-Uri"] {
             let mut parts = question(nginx, &[(spelling, "/spoofed")]);
-            restore(nginx, &mut parts).unwrap();
+            ask(nginx, &mut parts).unwrap();
             assert_eq!(parts.uri.path(), "/a%2Fb/../c", "{spelling}");
         }
     }
@@ -369,7 +363,7 @@ mod tests {
     fn odd_targets_come_through_as_they_were_sent() {
         for target in ["/", "//", "//a//b", "/a?", "/?a?b", "/a;b=%00", "/%zz", "/a|b\"{}"] {
             let mut parts = question(Contract::Caddy, &[("X-Forwarded-Uri", target)]);
-            restore(Contract::Caddy, &mut parts).unwrap();
+            ask(Contract::Caddy, &mut parts).unwrap();
             assert_eq!(parts.uri.path_and_query().unwrap().as_str(), target);
         }
     }
@@ -378,7 +372,7 @@ mod tests {
     fn a_websocket_has_a_scheme_too() {
         for (said, scheme) in [("ws", Scheme::Http), ("wss", Scheme::Https)] {
             let mut parts = question(Contract::Traefik, &[("X-Forwarded-Proto", said)]);
-            assert_eq!(restore(Contract::Traefik, &mut parts), Ok(scheme));
+            assert_eq!(ask(Contract::Traefik, &mut parts), Ok(scheme));
         }
     }
 

@@ -3,5 +3,6 @@
 pub mod framing;
 mod held;
 pub(super) mod listen;
+pub(super) mod proxied;
 pub mod proxy_protocol;
 pub(super) mod wire;

@@ -65,7 +65,7 @@ impl Scheme {
 
 /// Who is calling.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller<'h> {
+pub struct Caller {
     /// The client address, never in its IPv4-mapped form.
     pub address: IpAddr,
     /// The trusted proxies between it and here, the peer last; empty when the peer is the client.
@@ -73,10 +73,10 @@ pub struct Caller<'h> {
     /// What a trusted proxy says the scheme was.
     pub scheme: Option<Scheme>,
     /// What a trusted proxy says the host was: a name or address with an optional port.
-    pub host: Option<Cow<'h, str>>,
+    pub host: Option<Box<str>>,
 }
 
-impl<'h> Caller<'h> {
+impl Caller {
     /// A caller without proxies.
     #[must_use]
     pub fn direct(peer: IpAddr) -> Self {
@@ -88,7 +88,7 @@ impl<'h> Caller<'h> {
     ///
     /// Of several schemes or hosts the last counts: that one alone is sure to be the peer's word.
     #[must_use]
-    pub fn from_x_forwarded(
+    pub fn from_x_forwarded<'h>(
         peer: IpAddr,
         trusted: &[IpNet],
         addresses: impl DoubleEndedIterator<Item = &'h [u8]>,
@@ -112,7 +112,7 @@ impl<'h> Caller<'h> {
         let scheme = last(Entries::new(schemes, Quotes::Plain).next());
         let host = last(Entries::new(hosts, Quotes::Plain).next());
         caller.scheme = scheme.and_then(Scheme::parse);
-        caller.host = host.and_then(authority).map(Cow::Borrowed);
+        caller.host = host.and_then(authority);
         caller
     }
 
@@ -120,7 +120,7 @@ impl<'h> Caller<'h> {
     /// they were received. Scheme and host are those the outermost trusted proxy names, or the
     /// next one if it names none.
     #[must_use]
-    pub fn from_forwarded(
+    pub fn from_forwarded<'h>(
         peer: IpAddr,
         trusted: &[IpNet],
         values: impl DoubleEndedIterator<Item = &'h [u8]>,
@@ -258,21 +258,21 @@ fn is_port(text: &str) -> bool {
     (digits && text.parse::<u16>().is_ok()) || text.strip_prefix('_').is_some_and(obfuscated)
 }
 
-fn authority(text: &[u8]) -> Option<&str> {
-    str::from_utf8(text).ok().filter(|text| is_authority(text))
+fn authority(text: &[u8]) -> Option<Box<str>> {
+    str::from_utf8(text).ok().filter(|text| is_authority(text)).map(Box::from)
 }
 
 /// What one proxy says in `Forwarded`.
 #[derive(Debug, Default)]
-struct Element<'h> {
+struct Element {
     address: Option<IpAddr>,
     scheme: Option<Scheme>,
-    host: Option<Cow<'h, str>>,
+    host: Option<Box<str>>,
 }
 
-impl<'h> Element<'h> {
+impl Element {
     /// `None` when it is malformed, or says something twice.
-    fn parse(text: &'h [u8]) -> Option<Self> {
+    fn parse(text: &[u8]) -> Option<Self> {
         let mut element = Self::default();
         // `for`, `proto`, `host`.
         let mut seen = [false; 3];
@@ -291,19 +291,10 @@ impl<'h> Element<'h> {
             match known {
                 Some(0) => element.address = node(&value),
                 Some(1) => element.scheme = Scheme::parse(&value),
-                _ => element.host = host(value),
+                _ => element.host = authority(&value),
             }
         }
         Some(element)
-    }
-}
-
-fn host(value: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
-    match value {
-        Cow::Borrowed(text) => authority(text).map(Cow::Borrowed),
-        Cow::Owned(text) => {
-            String::from_utf8(text).ok().filter(|t| is_authority(t)).map(Cow::Owned)
-        }
     }
 }
 
@@ -379,7 +370,7 @@ mod tests {
         lines.iter().map(|line| line.as_bytes())
     }
 
-    fn x_forwarded<'h>(peer: &str, lines: &'h [&'h str]) -> Caller<'h> {
+    fn x_forwarded(peer: &str, lines: &[&str]) -> Caller {
         let none = || bytes(&[]);
         Caller::from_x_forwarded(ip(peer), &networks(), bytes(lines), none(), none())
     }
