@@ -75,8 +75,10 @@ fn conforms(kind: Kind) {
 
 impl Scene {
     fn new(kind: Kind) -> Self {
-        // What latchkey's own upstream would get: nothing, the proxy forwards.
-        let api = Upstream::start(Behaviour::Echo);
+        // It says what is latchkey's to say.
+        let api = Upstream::start(Behaviour::Fields(
+            "X-RateLimit-Limit: upstream\r\nAccess-Control-Allow-Origin: *\r\n",
+        ));
         let mut site = Site::new(
             None,
             &format!(
