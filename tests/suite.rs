@@ -24,6 +24,7 @@ mod front_framing;
 mod front_logs;
 mod front_metrics;
 mod naive;
+mod proxies;
 mod secrecy;
 mod spec_jwt;
 mod spec_keys;

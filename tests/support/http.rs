@@ -76,6 +76,12 @@ impl Request {
         self
     }
 
+    /// Takes a field away again.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+        self
+    }
+
     pub(crate) fn key(self, secret: &str) -> Self {
         self.header("X-Shop-API-Key", secret)
     }
@@ -97,7 +103,11 @@ impl Request {
         self.header("Content-Type", "application/json").body(value.to_string())
     }
 
-    fn bytes(&self, host: &str) -> Vec<u8> {
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    pub(crate) fn bytes(&self, host: &str) -> Vec<u8> {
         let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
         if !self.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) {
             out.extend(format!("Host: {host}\r\n").bytes());
@@ -184,7 +194,7 @@ pub(crate) fn finish(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-fn read_all(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_all(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {

@@ -98,11 +98,12 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, log: &Mutex<Vec<Received>>
     let mut pending = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut pending) {
         let echo = request.head.clone();
+        let body = if echo.starts_with("HEAD ") { "" } else { &echo };
         log.lock().expect("no panic under the lock").push(request);
         let answer = match behaviour {
             Behaviour::Echo => format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-RateLimit-Limit: upstream\r\n\
-                 Content-Length: {}\r\n\r\n{echo}",
+                 Content-Length: {}\r\n\r\n{body}",
                 echo.len()
             ),
             Behaviour::Fields(lines) => {

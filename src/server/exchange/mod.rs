@@ -4,6 +4,7 @@
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod account;
+mod ask;
 mod assertion;
 mod calling;
 mod cors;
@@ -28,6 +29,7 @@ use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
 use super::conn::Conn;
 use super::failure::Failure;
+use super::forward_auth::RESERVED;
 use super::log::{self, Subject};
 use super::message::client_address::Caller;
 use super::message::problem::{LimitHeaders, Problem};
@@ -42,6 +44,7 @@ use crate::decision::{
 };
 use crate::id::Name;
 use crate::metrics::Bound;
+use crate::snapshot::Snapshot;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -54,13 +57,13 @@ pub(super) async fn handle(
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
     let id = conn.local.ids.next();
-    let caller = caller(&conn, &parts.headers);
+    let caller = caller(&conn, &parts);
     let over = in_flight.is_over();
     let account = RefCell::new(Account::open(in_flight, id, &parts, caller.address));
     let exchange = Exchange { conn: &conn, id, account, caller };
     let reader = exchange.reader(&parts);
     let mut response = if over {
-        whole(exchange.overloaded(&parts))
+        whole(exchange.turned_away(&parts))
     } else {
         exchange.answer(&mut parts, body).await
     };
@@ -88,10 +91,10 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
-        if let Some(response) = self.objection(parts) {
-            return whole(response);
+        if parts.uri.path().starts_with(RESERVED) {
+            return whole(self.reserved(parts, body).await);
         }
-        if let Some(response) = self.key_set(parts) {
+        if let Some(response) = self.objection(parts) {
             return whole(response);
         }
         if let Some(response) = self.preflight(parts) {
@@ -172,22 +175,32 @@ impl Exchange<'_> {
     ) -> Verdict {
         let shared = &self.conn.local.shared;
         let snapshot = shared.snapshot.load();
-        let facts = &**snapshot;
-        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
-        let decision = evaluate(&self.view(parts), &context, now, round);
-        let took = shared.clock.now().mono.since(now.mono);
-        shared.metrics.decision_duration(took);
-        self.account.borrow_mut().decided(took, &decision);
-        match decision {
+        match self.evaluate(parts, &snapshot, now, round) {
             Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
             Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
             Decision::Admit(admitted) => {
                 self.note(admitted.principal(), now);
-                self.count_shadow(&admitted, facts.policies());
+                self.count_shadow(&admitted, snapshot.policies());
                 self.admit(admitted, parts, body, now)
             }
         }
+    }
+
+    fn evaluate<'s>(
+        &'s self,
+        parts: &request::Parts,
+        facts: &'s Snapshot,
+        now: Now,
+        round: Round,
+    ) -> Decision<'s> {
+        let shared = &self.conn.local.shared;
+        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
+        let decision = evaluate(&self.view(parts), &context, now, round);
+        let took = shared.clock.now().mono.since(now.mono);
+        shared.metrics.decision_duration(took);
+        self.account.borrow_mut().decided(took, &decision);
+        decision
     }
 
     fn admit(

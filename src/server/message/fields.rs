@@ -131,7 +131,8 @@ pub(in crate::server) fn prepare_response(headers: &mut HeaderMap) {
     remove_where(headers, |name| is_hop_by_hop(name) || name.starts_with("access-control-"));
 }
 
-fn identify(headers: &mut HeaderMap, principal: &Principal<'_>) {
+/// Says who `principal` is, in fields of which none is ever missing or empty.
+pub(in crate::server) fn identify(headers: &mut HeaderMap, principal: &Principal<'_>) {
     let mechanism = HeaderValue::from_static(principal.mechanism().as_str());
     let shop = principal.shop().map_or(ABSENT, |shop| text(shop.as_str()));
     let mut id = ArrayString::<48>::new();
