@@ -8,13 +8,16 @@ use std::rc::Rc;
 
 use http::HeaderValue;
 
-use super::headers;
-use super::worker::Worker;
+use super::local::Local;
+use super::log;
+use super::message::fields;
+use super::request_id::RequestId;
+use crate::decision::denial::Code;
 use crate::metrics::Held;
 
 /// A connection, as its wire, its requests and their replies share it.
 pub(super) struct Conn {
-    pub(super) worker: Rc<Worker>,
+    pub(super) local: Rc<Local>,
     /// The peer's address, never in its IPv4-mapped form.
     pub(super) client: IpAddr,
     /// [`Conn::client`] as `X-Forwarded-For`.
@@ -26,12 +29,12 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(worker: Rc<Worker>, peer: IpAddr) -> Self {
+    pub(super) fn new(local: Rc<Local>, peer: IpAddr) -> Self {
         let client = peer.to_canonical();
         Self {
-            worker,
+            local,
             client,
-            forwarded_for: headers::forwarded_for(client),
+            forwarded_for: fields::forwarded_for(client),
             in_flight: Cell::new(false),
             unflushed: Cell::new(false),
             called: Cell::new(false),
@@ -42,13 +45,19 @@ impl Conn {
     /// The service was called with the request handed over last.
     pub(super) fn call(self: &Rc<Self>) -> InFlight {
         self.called.set(true);
-        let counted = self.worker.shared.metrics.request();
+        let counted = self.local.shared.metrics.request();
         InFlight { conn: Rc::clone(self), _counted: counted }
     }
 
     /// The response cannot be completed: the connection must not end as if it were.
     pub(super) fn abort(&self) {
         self.aborted.set(true);
+    }
+
+    /// What never became a request is refused: says so, and counts it.
+    pub(super) fn unread(&self, id: &RequestId, code: Code, reason: &str) {
+        log::unread(self.client, id, code, reason);
+        self.local.shared.metrics.decision(None, Some(code));
     }
 
     /// A request is handed to hyper.

@@ -5,12 +5,12 @@
 
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 
 use tracing::{debug, info, warn};
 
-use super::conn::Conn;
-use super::proxy::Failure;
-use super::worker::RequestId;
+use super::failure::Failure;
+use super::request_id::RequestId;
 use crate::decision::Refusal;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
@@ -18,7 +18,8 @@ use crate::decision::principal::{Mechanism, Principal};
 
 /// What is said of every request that does not go through.
 pub(super) struct Subject<'a> {
-    pub(super) conn: &'a Conn,
+    /// The client address.
+    pub(super) client: IpAddr,
     pub(super) id: &'a RequestId,
     pub(super) method: &'a str,
     /// Without its query.
@@ -38,7 +39,7 @@ pub(super) fn refusal(subject: &Subject<'_>, refusal: &Refusal<'_>) {
         mechanism = refusal.mechanism().map(Mechanism::as_str),
         shop = principal.and_then(Principal::shop).map(tracing::field::display),
         key_id = principal.and_then(key_id),
-        client = %subject.conn.client,
+        client = %subject.client,
         method = subject.method,
         path = subject.path,
         reason = &*refusal.denial.reason(),
@@ -53,27 +54,25 @@ pub(super) fn rejected(subject: &Subject<'_>, code: Code, reason: &str) {
         request_id = subject.id.as_str(),
         code = code.as_str(),
         status = code.status(),
-        client = %subject.conn.client,
+        client = %subject.client,
         method = subject.method,
         path = subject.path,
         reason,
         "request refused"
     );
-    subject.conn.worker.shared.metrics.decision(None, Some(code));
 }
 
 /// A refusal of what never became a request.
-pub(super) fn unread(conn: &Conn, id: &RequestId, code: Code, reason: &str) {
+pub(super) fn unread(client: IpAddr, id: &RequestId, code: Code, reason: &str) {
     info!(
         target: "latchkey::refusal",
         request_id = id.as_str(),
         code = code.as_str(),
         status = code.status(),
-        client = %conn.client,
+        %client,
         reason,
         "request refused"
     );
-    conn.worker.shared.metrics.decision(None, Some(code));
 }
 
 /// An admitted request that got no response from its upstream.
@@ -83,7 +82,7 @@ pub(super) fn failed(subject: &Subject<'_>, failure: &Failure) {
         request_id = subject.id.as_str(),
         code = failure.code.as_str(),
         status = failure.code.status(),
-        client = %subject.conn.client,
+        client = %subject.client,
         method = subject.method,
         path = subject.path,
         reason = failure.reason,
@@ -92,11 +91,11 @@ pub(super) fn failed(subject: &Subject<'_>, failure: &Failure) {
 }
 
 /// A response that the upstream did not complete.
-pub(super) fn reply_broken(conn: &Conn, id: &RequestId, reason: &str) {
+pub(super) fn reply_broken(client: IpAddr, id: &RequestId, reason: &str) {
     warn!(
         target: "latchkey::server",
         request_id = id.as_str(),
-        client = %conn.client,
+        %client,
         reason,
         "upstream broke off a response; the client's connection is cut"
     );

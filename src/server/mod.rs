@@ -1,126 +1,58 @@
 //! The data plane: listeners, connections, and what becomes of a request.
 //!
 //! ```text
-//! wire → framing → hyper → handler → decision::evaluate → proxy | issue | respond
+//! front: listen → wire, framing → hyper → exchange: hygiene → decision::evaluate
+//!        → forward → upstream | issue_route | message::problem
 //! ```
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | `front` | from the socket to a request: listeners, places, the wire and its framing |
+//! | `exchange` | from a request to its response: the only room that asks the decision core |
+//! | `upstream` | connections to the protected services |
+//! | `message` | header fields and problems, as they are written |
+//!
+//! `worker` owns a thread and its `local` state, `conn` what a connection's parts know of each
+//! other; `shared` is all that comes from outside of the data plane. A room imports only from
+//! those below it: worker, front, exchange, upstream, message.
 //!
 //! One thread per worker, each with a current-thread runtime, a listener of its own on the shared
 //! port (`SO_REUSEPORT`) and its own pool of upstream connections, so that no request ever waits
 //! for a lock that another core holds.
 //!
-//! `wire` and `framing` judge every request head before hyper sees it: what two parsers could
-//! read in two ways is answered 400 and goes no further. This module does not decide who may do
+//! The front judges every request head before hyper sees it: what two parsers could read in two
+//! ways is answered 400 and goes no further. This module does not decide who may do
 //! what, and it opens neither the store nor the admin plane.
 
-mod body;
 mod conn;
-mod framing;
-mod handler;
-mod headers;
-mod held;
-mod hygiene;
+mod exchange;
+mod failure;
+mod front;
 pub mod issue;
-mod issue_route;
-mod listen;
+mod local;
 mod log;
-mod proxy;
-mod respond;
+mod message;
+mod request_id;
+mod shared;
 mod upstream;
-mod wire;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use self::issue::IssueSender;
-pub use self::listen::BindError;
+use self::front::listen;
+pub use self::front::listen::BindError;
+pub use self::shared::{KeyRefresher, Settings, Shared};
 use self::worker::Gauge;
-use crate::clock::Clock;
-use crate::config::{Config, ServerConfig, UpstreamConfig};
-use crate::id::Name;
-use crate::jwks::{Jwks, RefreshReason};
-use crate::limiter::Limiter;
-use crate::metrics::Metrics;
+use crate::config::ServerConfig;
 use crate::secret::{SystemEntropy, random_bytes};
-use crate::snapshot::Published;
-use crate::verified_tokens::VerifiedTokenCache;
-
-/// What the workers share with the rest of the process.
-pub struct Shared {
-    /// What decisions are made from.
-    pub snapshot: Arc<Published>,
-    /// The state of all quotas.
-    pub limiter: Arc<Limiter>,
-    /// Verified JWTs.
-    pub verified: Arc<VerifiedTokenCache>,
-    /// Where decisions are counted.
-    pub metrics: Arc<Metrics>,
-    /// Who fetches a key that a token names and its issuer's set lacks.
-    pub keys: Arc<dyn KeyRefresher>,
-    /// Who issues widget tokens.
-    pub issue: IssueSender,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// What a reload of the configuration may replace.
-    pub settings: ArcSwap<Settings>,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-/// The part of the configuration that the data plane takes over while it runs: stored in
-/// [`Shared::settings`], in force for the next request (bounds of a connection: for the next
-/// connection).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Upstreams by name.
-    pub upstreams: BTreeMap<Name, UpstreamConfig>,
-    /// Whether responses carry `X-RateLimit-*`.
-    pub x_ratelimit: bool,
-    /// Bounds and timeouts; `listen` and `workers` are fixed when the server is bound.
-    pub server: ServerConfig,
-}
-
-impl Settings {
-    /// The settings that `config` asks for.
-    #[must_use]
-    pub fn from_config(config: &Config) -> Self {
-        Self {
-            upstreams: config.upstreams.clone(),
-            x_ratelimit: config.x_ratelimit,
-            server: config.server.clone(),
-        }
-    }
-}
-
-/// Asks an identity provider for a key; [`Jwks`] in production.
-pub trait KeyRefresher: Send + Sync {
-    /// Resolves when the issuer's key set was refreshed, or could not be.
-    fn refresh<'a>(&'a self, issuer: &'a Name) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-}
-
-impl KeyRefresher for Jwks {
-    fn refresh<'a>(&'a self, issuer: &'a Name) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async move {
-            // The next evaluation says what came of it; the keeper logs its failures.
-            let _ = Jwks::refresh(self, issuer, RefreshReason::UnknownKid).await;
-        })
-    }
-}
 
 /// A bound, not yet serving data plane.
 #[derive(Debug)]

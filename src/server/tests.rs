@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::issue::{IssueReceiver, IssuedToken};
 use super::*;
-use crate::clock::{SystemClock, Timestamp};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config::UpstreamConfig;
 use crate::decision::jwt::KeySet;
 use crate::decision::origin::{Origin, Rules};
 use crate::decision::policy::{
@@ -26,9 +28,12 @@ use crate::decision::policy::{
 use crate::decision::principal::{ApiKey, Mechanism, Shop};
 use crate::decision::rate_limit::{Algorithm, Quota};
 use crate::decision::route::{MethodSet, PathPattern};
-use crate::id::{KeyId, ShopId, TokenId};
+use crate::id::{KeyId, Name, ShopId, TokenId};
+use crate::limiter::Limiter;
+use crate::metrics::Metrics;
 use crate::secret::{MasterKey, SecretText};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Published, Snapshot};
+use crate::verified_tokens::VerifiedTokenCache;
 
 const KEY: &str = "sk_0123456789abcdef0123456789abcdef";
 /// Longer than anything here takes; a test that waits for it fails.

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use arrayvec::ArrayString;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use socket2::SockRef;
@@ -23,15 +22,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use super::conn::Conn;
-use super::upstream::Upstreams;
-use super::wire::Wire;
-use super::{Shared, handler, log, respond};
+use super::front::wire::Wire;
+use super::local::Local;
+use super::message::problem;
+use super::shared::Shared;
+use super::{exchange, log};
 use crate::clock::Monotonic;
 use crate::decision::denial::Code;
 use crate::metrics::Held;
 
-/// Bytes read from a socket at a time.
-const READ_BYTES: usize = 16 * 1024;
 /// Connections over the bound that are seen off with care at a time, per worker.
 const SHED_MAX: usize = 64;
 /// How long one of them may take.
@@ -79,15 +78,9 @@ impl Drop for Place {
     }
 }
 
-/// Names a request: 32 hex digits, the worker's random prefix and a count.
-pub(super) type RequestId = ArrayString<32>;
-
-/// What a worker's connections share.
-pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
-    /// Where sockets are read into, before the bytes go to their connection.
-    pub(super) scratch: RefCell<Box<[u8]>>,
-    pub(super) upstreams: RefCell<Upstreams>,
+/// A worker's connections.
+struct Worker {
+    local: Rc<Local>,
     gauge: Arc<Gauge>,
     /// Connections of this worker.
     open: Cell<usize>,
@@ -96,33 +89,17 @@ pub(super) struct Worker {
     draining: Cell<bool>,
     /// To tell every connection that the drain has begun.
     wakers: RefCell<HashMap<u64, Waker>>,
-    seed: u64,
+    /// Numbers the connections.
     count: Cell<u64>,
 }
 
 impl Worker {
-    /// A name no other request has; never one that the client chose.
-    pub(super) fn next_id(&self) -> RequestId {
-        let id = u128::from(self.seed) << 64 | u128::from(self.next());
-        let mut text = RequestId::new();
-        for shift in (0..32).rev() {
-            let digit = u32::try_from(id >> (shift * 4) & 0xf).unwrap_or_default();
-            text.push(char::from_digit(digit, 16).unwrap_or('0'));
-        }
-        text
-    }
-
-    fn next(&self) -> u64 {
-        let count = self.count.get().wrapping_add(1);
-        self.count.set(count);
-        count
-    }
-
     /// A place among the open connections, unless all are taken.
     fn place(self: &Rc<Self>, max: usize) -> Option<Place> {
         self.open.set(self.open.get() + 1);
         let others = self.gauge.0.fetch_add(1, Ordering::Relaxed);
-        let place = Place { worker: Rc::clone(self), _counted: self.shared.metrics.connection() };
+        let place =
+            Place { worker: Rc::clone(self), _counted: self.local.shared.metrics.connection() };
         (others < max).then_some(place)
     }
 }
@@ -158,16 +135,13 @@ pub(super) fn run(start: Start) -> usize {
         }
     };
     let worker = Rc::new(Worker {
-        shared: start.shared,
-        scratch: RefCell::new(vec![0; READ_BYTES].into()),
-        upstreams: RefCell::default(),
+        local: Rc::new(Local::new(start.shared, start.seed)),
         gauge: start.gauge,
         open: Cell::new(0),
         emptied: Notify::new(),
         shedding: Cell::new(0),
         draining: Cell::new(false),
         wakers: RefCell::default(),
-        seed: start.seed,
         count: Cell::new(0),
     });
     let local = LocalSet::new();
@@ -188,7 +162,7 @@ async fn serve(
                 Ok((tcp, peer)) => accept(&worker, tcp, peer),
                 Err(error) => {
                     // It goes on for as long as somebody keeps connections open: no flood of it.
-                    let now = worker.shared.clock.now().mono;
+                    let now = worker.local.shared.clock.now().mono;
                     let silent = |at: Monotonic| now.us().saturating_sub(at.us()) >= ACCEPT_TOLD_US;
                     if told.is_none_or(silent) {
                         log::accept_failed(&error);
@@ -217,25 +191,24 @@ async fn serve(
 }
 
 fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
-    let settings = worker.shared.settings.load();
+    let settings = worker.local.shared.settings.load();
     let Some(place) = worker.place(settings.server.connections_max.get()) else {
         shed(worker, tcp, peer);
         return;
     };
     // Responses are written whole: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
-    let conn = Rc::new(Conn::new(Rc::clone(worker), peer.ip()));
+    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer.ip()));
     let wire = Wire::new(tcp, Rc::clone(&conn), &settings.server);
     let buffer = settings.server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
     let fields = settings.server.header_count_max;
     tokio::task::spawn_local(async move {
-        connection(conn, wire, buffer, fields).await;
+        connection(&place.worker, conn, wire, buffer, fields).await;
         drop(place);
     });
 }
 
-async fn connection(conn: Rc<Conn>, wire: Wire, buffer: usize, fields: usize) {
-    let worker = Rc::clone(&conn.worker);
+async fn connection(worker: &Worker, conn: Rc<Conn>, wire: Wire, buffer: usize, fields: usize) {
     let mut builder = http1::Builder::new();
     // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
     // setting it costs an allocation per request.
@@ -243,9 +216,9 @@ async fn connection(conn: Rc<Conn>, wire: Wire, buffer: usize, fields: usize) {
     if fields > 100 {
         builder.max_headers(fields);
     }
-    let service = service_fn(move |request| handler::handle(Rc::clone(&conn), request));
+    let service = service_fn(move |request| exchange::handle(Rc::clone(&conn), request));
     let mut http = pin!(builder.serve_connection(wire, service));
-    let number = worker.next();
+    let number = worker.count.replace(worker.count.get().wrapping_add(1));
     let mut started = false;
     let mut told = false;
     let ended = poll_fn(|cx| {
@@ -268,11 +241,11 @@ async fn connection(conn: Rc<Conn>, wire: Wire, buffer: usize, fields: usize) {
 /// Answers 503 on a connection over the bound, without reading the request it may bring. At most
 /// [`SHED_MAX`] at a time are waited for, so that the answer is not overtaken by a reset.
 fn shed(worker: &Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) {
-    let conn = Conn::new(Rc::clone(worker), peer.ip());
-    let id = worker.next_id();
+    let conn = Conn::new(Rc::clone(&worker.local), peer.ip());
+    let id = worker.local.ids.next();
     let detail = "All connections are taken; try again in a moment.";
-    log::unread(&conn, &id, Code::Overloaded, detail);
-    let answer = respond::raw_problem(Code::Overloaded, detail.into(), &id);
+    conn.unread(&id, Code::Overloaded, detail);
+    let answer = problem::raw_problem(Code::Overloaded, detail.into(), &id);
     let socket = SockRef::from(&tcp);
     // A new connection's send buffer is empty and holds all of it.
     let _ = socket.send(&answer);

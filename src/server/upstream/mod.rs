@@ -2,6 +2,9 @@
 //!
 //! Knows connections; requests, and how long they may take, are `proxy`'s.
 
+pub(super) mod request_body;
+pub(super) mod response_body;
+
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
@@ -18,10 +21,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::Settings;
-use super::body::RequestBody;
+use self::request_body::RequestBody;
 use crate::config::UpstreamConfig;
 use crate::id::Name;
+use crate::server::shared::Settings;
 
 /// A protected service and this worker's connections to it.
 #[derive(Debug)]

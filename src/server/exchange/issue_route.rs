@@ -3,7 +3,7 @@
 //!
 //! The body is optional: `{"scopes": ["search"], "lifetime_seconds": 3600}`, both members optional.
 //! Answered 201 with `{"token", "expires_at", "scopes"}`. Signing and recording is the admin
-//! plane's, behind [`super::issue`].
+//! plane's, behind [`issue`](crate::server::issue).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
-use super::body::BodyFault;
-use super::issue::{IssueError, IssueRequest, IssuedToken};
-use super::log::{self, Subject};
-use super::proxy::Failure;
-use super::respond::{self, LimitHeaders, Problem};
 use crate::clock::Timestamp;
 use crate::decision::Admitted;
 use crate::decision::denial::Code;
@@ -28,6 +23,12 @@ use crate::decision::policy::{Policies, WidgetPolicy};
 use crate::decision::principal::{Mechanism, Principal};
 use crate::decision::widget_token::SCOPES_BYTES_MAX;
 use crate::id::{KeyId, ShopId};
+use crate::server::failure::Failure;
+use crate::server::issue::{IssueError, IssueRequest, IssuedToken};
+use crate::server::log::{self, Subject};
+use crate::server::message::problem::{self, LimitHeaders, Problem};
+use crate::server::shared::Shared;
+use crate::server::upstream::request_body::BodyFault;
 
 /// Longest body that is read.
 const BODY_BYTES_MAX: usize = 4096;
@@ -78,19 +79,20 @@ type Refused = (Code, String);
 pub(super) async fn answer(
     job: IssueJob,
     body: Option<Incoming>,
+    shared: &Shared,
     subject: &Subject<'_>,
 ) -> Response<Bytes> {
     let (shop, key_id) = (job.shop, job.key_id);
-    let issued = match issue(&job, body, subject).await {
+    let issued = match issue(&job, body, shared).await {
         Ok(issued) => issued,
         Err((code, detail)) => {
             log::rejected(subject, code, &detail);
+            shared.metrics.decision(None, Some(code));
             let problem = Problem { limit: job.limit, ..Problem::new(code, detail) };
             return problem.into_response(subject.id);
         }
     };
-    let metrics = &subject.conn.worker.shared.metrics;
-    metrics.decision(Some(Mechanism::ShopApiKey), None);
+    shared.metrics.decision(Some(Mechanism::ShopApiKey), None);
     log::issued(subject, shop.as_str(), &key_id.to_string(), &issued.id.to_string());
     let wire = Issued {
         token: issued.token.expose(),
@@ -99,7 +101,7 @@ pub(super) async fn answer(
     };
     // Serializing strings into memory cannot fail.
     let body = serde_json::to_vec(&wire).unwrap_or_default();
-    let mut response = respond::json(StatusCode::CREATED, body.into(), subject.id);
+    let mut response = problem::json(StatusCode::CREATED, body.into(), subject.id);
     if let Some(limit) = job.limit {
         limit.apply(response.headers_mut());
     }
@@ -109,7 +111,7 @@ pub(super) async fn answer(
 async fn issue(
     job: &IssueJob,
     body: Option<Incoming>,
-    subject: &Subject<'_>,
+    shared: &Shared,
 ) -> Result<IssuedToken, Refused> {
     let text = read(body).await?;
     let (scopes, lifetime) = parse(&text, &job.policies.widget)
@@ -117,7 +119,7 @@ async fn issue(
     let (reply, waiting) = oneshot::channel();
     let request = IssueRequest { shop: job.shop, key_id: job.key_id, scopes, lifetime, reply };
     let overloaded = "Widget tokens cannot be issued at the moment; try again shortly.";
-    subject.conn.worker.shared.issue.try_send(request).map_err(|error| match error {
+    shared.issue.try_send(request).map_err(|error| match error {
         TrySendError::Full(_) | TrySendError::Closed(_) => {
             (Code::Overloaded, overloaded.to_owned())
         }

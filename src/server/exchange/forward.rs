@@ -15,33 +15,20 @@ use http::{Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy;
 
-use super::body::{BodyWatch, RequestBody, Source, UpstreamBody};
-use super::conn::Conn;
-use super::headers::{self, Outgoing};
-use super::log;
-use super::respond::{self, LimitHeaders};
-use super::upstream::Upstream;
-use super::worker::RequestId;
+use super::reply::Source;
 use crate::decision::Admitted;
 use crate::decision::denial::Code;
 use crate::decision::policy::Target;
 use crate::decision::principal::Mechanism;
-
-/// Why there is no response to pass on.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) code: Code,
-    /// For the client.
-    pub(super) detail: &'static str,
-    /// For the log.
-    pub(super) reason: String,
-}
-
-impl Failure {
-    fn new(code: Code, detail: &'static str, reason: impl Into<String>) -> Self {
-        Self { code, detail, reason: reason.into() }
-    }
-}
+use crate::server::conn::Conn;
+use crate::server::failure::Failure;
+use crate::server::log;
+use crate::server::message::fields::{self, Outgoing};
+use crate::server::message::problem::{self, LimitHeaders};
+use crate::server::request_id::RequestId;
+use crate::server::upstream::Upstream;
+use crate::server::upstream::request_body::{BodyWatch, RequestBody};
+use crate::server::upstream::response_body::UpstreamBody;
 
 /// A request on its way to its upstream. Only an [`Admitted`] becomes one.
 pub(super) struct Forward {
@@ -73,9 +60,9 @@ impl Forward {
         conn: &Conn,
         id: RequestId,
     ) -> Result<Self, Failure> {
-        let settings = conn.worker.shared.settings.load();
+        let settings = conn.local.shared.settings.load();
         let found = match &admitted.route().target {
-            Target::Upstream(name) => conn.worker.upstreams.borrow_mut().find(&settings, name),
+            Target::Upstream(name) => conn.local.upstreams.borrow_mut().find(&settings, name),
             Target::IssueWidgetToken => None,
         };
         let Some(upstream) = found else {
@@ -94,7 +81,7 @@ impl Forward {
             strips_authorization: admitted.route().mechanisms.contains(Mechanism::Jwt),
             chunked: watch.is_some() && body.size_hint().exact().is_none(),
         };
-        headers::prepare_request(&mut parts.headers, &outgoing);
+        fields::prepare_request(&mut parts.headers, &outgoing);
         let mut request = Request::new(body);
         *request.method_mut() = std::mem::take(&mut parts.method);
         *request.uri_mut() = upstream_uri(&upstream, std::mem::take(&mut parts.uri))?;
@@ -114,15 +101,15 @@ impl Forward {
             return Err(Failure::new(Code::UpstreamError, detail, "101 without Upgrade"));
         }
         parts.version = Version::HTTP_11;
-        headers::prepare_response(&mut parts.headers);
+        fields::prepare_response(&mut parts.headers);
         if let Some(limit) = limit {
-            respond::remove_limit_headers(&mut parts.headers);
+            problem::remove_limit_headers(&mut parts.headers);
             limit.apply(&mut parts.headers);
         }
-        parts.headers.insert(headers::X_REQUEST_ID, respond::request_id(&id));
+        parts.headers.insert(fields::X_REQUEST_ID, problem::request_id(&id));
         let timeout = upstream.config.body_timeout;
-        let body = UpstreamBody { incoming, timeout, timer: None, id };
-        Ok(Response::from_parts(parts, Source::Upstream(Box::new(body))))
+        let body = UpstreamBody::new(incoming, timeout);
+        Ok(Response::from_parts(parts, Source::Upstream(Box::new(body), id)))
     }
 }
 

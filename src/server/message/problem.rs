@@ -14,11 +14,11 @@ use http::header::{
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::headers::{X_REQUEST_ID, owned};
-use super::worker::RequestId;
+use super::fields::{X_REQUEST_ID, owned};
 use crate::clock::Timestamp;
 use crate::decision::LimitReport;
 use crate::decision::denial::{Code, Denial};
+use crate::server::request_id::RequestId;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -31,27 +31,27 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 
 /// What a refused caller is told.
 #[derive(Debug)]
-pub(super) struct Problem<'a> {
-    pub(super) code: Code,
-    pub(super) detail: Cow<'a, str>,
+pub(in crate::server) struct Problem<'a> {
+    pub(in crate::server) code: Code,
+    pub(in crate::server) detail: Cow<'a, str>,
     /// Until it is worth trying again, microseconds.
-    pub(super) retry_after_us: Option<u64>,
+    pub(in crate::server) retry_after_us: Option<u64>,
     /// `WWW-Authenticate`.
-    pub(super) challenge: Option<Cow<'static, str>>,
+    pub(in crate::server) challenge: Option<Cow<'static, str>>,
     /// Where the caller stands.
-    pub(super) limit: Option<LimitHeaders>,
+    pub(in crate::server) limit: Option<LimitHeaders>,
 }
 
 impl<'a> Problem<'a> {
     /// A problem of the server's, not of the decision's.
-    pub(super) fn new(code: Code, detail: impl Into<Cow<'a, str>>) -> Self {
+    pub(in crate::server) fn new(code: Code, detail: impl Into<Cow<'a, str>>) -> Self {
         // A 503 is never permanent; nothing is known of when it passes but that it may at once.
         let retry_after_us = (code.status() == 503).then_some(1_000_000);
         Self { code, detail: detail.into(), retry_after_us, challenge: None, limit: None }
     }
 
     /// The problem that a denial is.
-    pub(super) fn of(denial: &Denial<'_>, limit: Option<LimitHeaders>) -> Self {
+    pub(in crate::server) fn of(denial: &Denial<'_>, limit: Option<LimitHeaders>) -> Self {
         Self {
             code: denial.code(),
             detail: denial.detail(),
@@ -62,7 +62,7 @@ impl<'a> Problem<'a> {
     }
 
     /// The response.
-    pub(super) fn into_response(self, id: &RequestId) -> Response<Bytes> {
+    pub(in crate::server) fn into_response(self, id: &RequestId) -> Response<Bytes> {
         let mut response = Response::new(body(self.code, &self.detail, id));
         *response.status_mut() = status(self.code);
         let headers = response.headers_mut();
@@ -87,7 +87,7 @@ impl<'a> Problem<'a> {
 }
 
 /// A problem as bytes, for a connection that hyper does not answer on; it is the last response.
-pub(super) fn raw_problem(code: Code, detail: Cow<'_, str>, id: &RequestId) -> Vec<u8> {
+pub(in crate::server) fn raw_problem(code: Code, detail: Cow<'_, str>, id: &RequestId) -> Vec<u8> {
     let mut response = Problem::new(code, detail).into_response(id);
     let status = response.status();
     let length = HeaderValue::from(response.body().len());
@@ -106,7 +106,7 @@ pub(super) fn raw_problem(code: Code, detail: Cow<'_, str>, id: &RequestId) -> V
 }
 
 /// A response of latchkey's own that holds JSON; never cached, it may hold a token.
-pub(super) fn json(status: StatusCode, body: Bytes, id: &RequestId) -> Response<Bytes> {
+pub(in crate::server) fn json(status: StatusCode, body: Bytes, id: &RequestId) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -117,7 +117,7 @@ pub(super) fn json(status: StatusCode, body: Bytes, id: &RequestId) -> Response<
 }
 
 /// The request's name as a header value.
-pub(super) fn request_id(id: &RequestId) -> HeaderValue {
+pub(in crate::server) fn request_id(id: &RequestId) -> HeaderValue {
     HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("-"))
 }
 
@@ -159,7 +159,7 @@ fn body(code: Code, detail: &str, id: &RequestId) -> Bytes {
 
 /// `RateLimit-Policy`, `RateLimit`, and unless switched off `X-RateLimit-*`.
 #[derive(Debug)]
-pub(super) struct LimitHeaders {
+pub(in crate::server) struct LimitHeaders {
     policy: HeaderValue,
     limit: HeaderValue,
     x: Option<[HeaderValue; 3]>,
@@ -167,7 +167,11 @@ pub(super) struct LimitHeaders {
 
 impl LimitHeaders {
     /// What `report` says at `now`.
-    pub(super) fn new(report: &LimitReport<'_>, now: Timestamp, x_ratelimit: bool) -> Self {
+    pub(in crate::server) fn new(
+        report: &LimitReport<'_>,
+        now: Timestamp,
+        x_ratelimit: bool,
+    ) -> Self {
         let (name, quota, standing) = (report.policy, &report.quota, &report.standing);
         let reset_s = standing.reset_us.div_ceil(1_000_000);
         let mut policy = String::with_capacity(96);
@@ -187,7 +191,7 @@ impl LimitHeaders {
     }
 
     /// Sets them.
-    pub(super) fn apply(self, headers: &mut HeaderMap) {
+    pub(in crate::server) fn apply(self, headers: &mut HeaderMap) {
         headers.insert(RATELIMIT_POLICY, self.policy);
         headers.insert(RATELIMIT, self.limit);
         if let Some([limit, remaining, reset]) = self.x {
@@ -199,7 +203,7 @@ impl LimitHeaders {
 }
 
 /// Removes an upstream's own limit headers: two that disagree would help nobody.
-pub(super) fn remove_limit_headers(headers: &mut HeaderMap) {
+pub(in crate::server) fn remove_limit_headers(headers: &mut HeaderMap) {
     for name in
         [RATELIMIT_POLICY, RATELIMIT, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET]
     {

@@ -23,12 +23,12 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::conn::Conn;
 use super::framing::{BodyFraming, ChunkScanner, HeadBounds, HeadFault, HeadScanner};
 use super::held::{Buffer, Timer, Wait};
-use super::{log, respond};
 use crate::config::ServerConfig;
 use crate::decision::denial::Code;
+use crate::server::conn::Conn;
+use crate::server::message::problem;
 
 /// Empty lines tolerated before a request line (RFC 9112 §2.2 asks for one).
 const EMPTY_LINES_MAX: u8 = 2;
@@ -73,7 +73,7 @@ enum Closing {
 }
 
 /// See the module documentation.
-pub(super) struct Wire {
+pub(in crate::server) struct Wire {
     tcp: TcpStream,
     conn: Rc<Conn>,
     bounds: Bounds,
@@ -88,7 +88,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(tcp: TcpStream, conn: Rc<Conn>, config: &ServerConfig) -> Self {
+    pub(in crate::server) fn new(tcp: TcpStream, conn: Rc<Conn>, config: &ServerConfig) -> Self {
         let head = HeadBounds { bytes: config.header_bytes_max, fields: config.header_count_max };
         let bounds = Bounds {
             head,
@@ -112,7 +112,7 @@ impl Wire {
 
     /// Reads what the socket has into the buffer; zero at its end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut scratch = self.conn.worker.scratch.borrow_mut();
+        let mut scratch = self.conn.local.scratch.borrow_mut();
         let mut read = ReadBuf::new(&mut scratch);
         ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
         self.buffer.extend(read.filled());
@@ -363,9 +363,9 @@ impl Write for Wire {
                     this.closing = Closing::Shut;
                     if let Phase::Refused(code, detail) = &mut this.phase {
                         let detail = std::mem::take(detail);
-                        let id = this.conn.worker.next_id();
-                        log::unread(&this.conn, &id, *code, &detail);
-                        this.closing = Closing::Answer(respond::raw_problem(*code, detail, &id), 0);
+                        let id = this.conn.local.ids.next();
+                        this.conn.unread(&id, *code, &detail);
+                        this.closing = Closing::Answer(problem::raw_problem(*code, detail, &id), 0);
                     }
                 }
                 Closing::Answer(bytes, at) => {

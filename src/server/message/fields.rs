@@ -27,11 +27,11 @@ use http::header::{
     HeaderValue, TRANSFER_ENCODING,
 };
 
-use super::worker::RequestId;
 use crate::decision::principal::Principal;
+use crate::server::request_id::RequestId;
 
 /// The request's name.
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(in crate::server) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_AUTH_MECHANISM: HeaderName = HeaderName::from_static("x-auth-mechanism");
 const X_AUTH_SHOP_ID: HeaderName = HeaderName::from_static("x-auth-shop-id");
 const X_AUTH_KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
@@ -59,25 +59,25 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// What the upstream is told of a request besides what the client said.
-pub(super) struct Outgoing<'a> {
+pub(in crate::server) struct Outgoing<'a> {
     /// Who it comes from.
-    pub(super) principal: &'a Principal<'a>,
+    pub(in crate::server) principal: &'a Principal<'a>,
     /// Its name.
-    pub(super) id: &'a RequestId,
+    pub(in crate::server) id: &'a RequestId,
     /// The peer's address.
-    pub(super) client: IpAddr,
+    pub(in crate::server) client: IpAddr,
     /// The same, as [`forwarded_for`] made it.
-    pub(super) forwarded_for: &'a HeaderValue,
+    pub(in crate::server) forwarded_for: &'a HeaderValue,
     /// The upstream's authority.
-    pub(super) host: &'a HeaderValue,
+    pub(in crate::server) host: &'a HeaderValue,
     /// The route takes JWTs, so `Authorization` is latchkey's.
-    pub(super) strips_authorization: bool,
+    pub(in crate::server) strips_authorization: bool,
     /// The body comes in chunks.
-    pub(super) chunked: bool,
+    pub(in crate::server) chunked: bool,
 }
 
 /// Turns the fields of a client's request into those the upstream gets.
-pub(super) fn prepare_request(headers: &mut HeaderMap, outgoing: &Outgoing<'_>) {
+pub(in crate::server) fn prepare_request(headers: &mut HeaderMap, outgoing: &Outgoing<'_>) {
     remove_nominated(headers);
     remove_where(headers, |name| is_hop_by_hop(name) || is_ours(name));
     // Answered here: the body is asked for once the upstream wants it.
@@ -100,7 +100,7 @@ pub(super) fn prepare_request(headers: &mut HeaderMap, outgoing: &Outgoing<'_>) 
 
 /// Turns the fields of an upstream's response into those the client gets, limits and request id
 /// aside.
-pub(super) fn prepare_response(headers: &mut HeaderMap) {
+pub(in crate::server) fn prepare_response(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         // It says how long the body is; a length beside it would cut it or have more waited for
         // (RFC 9112 §6.3).
@@ -138,7 +138,7 @@ fn text(value: &str) -> HeaderValue {
 }
 
 /// A value of our own making, without another copy.
-pub(super) fn owned(value: String) -> HeaderValue {
+pub(in crate::server) fn owned(value: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(value)).unwrap_or(ABSENT)
 }
 
@@ -165,7 +165,7 @@ fn encoded(value: &str) -> HeaderValue {
 }
 
 /// `X-Forwarded-For` for a peer.
-pub(super) fn forwarded_for(client: IpAddr) -> HeaderValue {
+pub(in crate::server) fn forwarded_for(client: IpAddr) -> HeaderValue {
     let mut value = ArrayString::<64>::new();
     let written = write!(value, "{client}");
     debug_assert!(written.is_ok(), "an address is shorter than the buffer");

@@ -78,7 +78,7 @@ impl BindError {
 }
 
 /// Binds `count` listeners to `address`; returns them and the address with the port picked.
-pub(super) fn bind(
+pub(in crate::server) fn bind(
     address: SocketAddr,
     count: NonZeroUsize,
 ) -> Result<(Vec<TcpListener>, SocketAddr), BindError> {

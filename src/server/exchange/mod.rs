@@ -1,7 +1,12 @@
 //! From a request to its response: hygiene, decision, then forward, issue or refuse.
 //!
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
-//! is the decision core's to say, and how its bytes travel is `wire`'s and `proxy`'s.
+//! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
+
+mod forward;
+mod hygiene;
+mod issue_route;
+mod reply;
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -11,14 +16,14 @@ use bytes::Bytes;
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
-use super::body::{ReplyBody, Source};
+use self::forward::Forward;
+use self::issue_route::IssueJob;
+use self::reply::{ReplyBody, Source};
 use super::conn::Conn;
-use super::hygiene;
-use super::issue_route::{self, IssueJob};
+use super::failure::Failure;
 use super::log::{self, Subject};
-use super::proxy::{Failure, Forward};
-use super::respond::{LimitHeaders, Problem};
-use super::worker::RequestId;
+use super::message::problem::{LimitHeaders, Problem};
+use super::request_id::RequestId;
 use crate::clock::Now;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
@@ -39,7 +44,7 @@ pub(super) async fn handle(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
-    let exchange = Exchange { conn: &conn, id: conn.worker.next_id() };
+    let exchange = Exchange { conn: &conn, id: conn.local.ids.next() };
     let response = exchange.answer(&mut parts, body).await;
     Ok(response.map(|source| ReplyBody::new(source, in_flight)))
 }
@@ -67,7 +72,7 @@ impl Exchange<'_> {
         let mut verdict = self.decide(parts, &mut body, Round::First);
         if let Verdict::NeedsKey(issuer) = verdict {
             // Bounded by the issuer's fetch timeout.
-            self.conn.worker.shared.keys.refresh(&issuer).await;
+            self.conn.local.shared.keys.refresh(&issuer).await;
             verdict = self.decide(parts, &mut body, Round::AfterRefresh);
         }
         match verdict {
@@ -75,15 +80,15 @@ impl Exchange<'_> {
                 let mechanism = forward.mechanism();
                 match forward.send().await {
                     Ok(response) => {
-                        self.conn.worker.shared.metrics.decision(Some(mechanism), None);
+                        self.conn.local.shared.metrics.decision(Some(mechanism), None);
                         response
                     }
                     Err(failure) => whole(self.failed(parts, mechanism, &failure)),
                 }
             }
-            Verdict::Issue(job) => {
-                whole(issue_route::answer(job, body, &self.subject(parts)).await)
-            }
+            Verdict::Issue(job) => whole(
+                issue_route::answer(job, body, &self.conn.local.shared, &self.subject(parts)).await,
+            ),
             Verdict::Respond(response) => whole(response),
             Verdict::NeedsKey(_) => {
                 let problem =
@@ -99,13 +104,14 @@ impl Exchange<'_> {
             (Code::BadRequest, format!("The request is refused because {why}."))
         } else {
             let length = hygiene::announced_length(&parts.headers)?;
-            let max = self.conn.worker.shared.settings.load().server.body_bytes_max;
+            let max = self.conn.local.shared.settings.load().server.body_bytes_max;
             if length <= max {
                 return None;
             }
             (Code::PayloadTooLarge, format!("The body is longer than {max} bytes."))
         };
         log::rejected(&self.subject(parts), code, &detail);
+        self.conn.local.shared.metrics.decision(None, Some(code));
         Some(Problem::new(code, detail).into_response(&self.id))
     }
 
@@ -116,7 +122,7 @@ impl Exchange<'_> {
         body: &mut Option<Incoming>,
         round: Round,
     ) -> Verdict {
-        let shared = &self.conn.worker.shared;
+        let shared = &self.conn.local.shared;
         let snapshot = shared.snapshot.load();
         let facts = &**snapshot;
         let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
@@ -150,7 +156,7 @@ impl Exchange<'_> {
         let limit = admitted.limit().map(|report| self.limit_headers(&report, now));
         let mechanism = admitted.principal().mechanism();
         if admitted.route().target == Target::IssueWidgetToken {
-            let policies = self.conn.worker.shared.snapshot.load().shared_policies();
+            let policies = self.conn.local.shared.snapshot.load().shared_policies();
             return match IssueJob::new(&admitted, limit, policies) {
                 Ok(job) => Verdict::Issue(job),
                 Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
@@ -167,7 +173,7 @@ impl Exchange<'_> {
         if let Some(principal) = &refusal.principal {
             self.note(principal, now);
         }
-        let metrics = &self.conn.worker.shared.metrics;
+        let metrics = &self.conn.local.shared.metrics;
         metrics.decision(refusal.mechanism(), Some(refusal.denial.code()));
         if let Some(report) = &refusal.limit {
             metrics.limited(report.policy.as_str());
@@ -183,7 +189,7 @@ impl Exchange<'_> {
         mechanism: Mechanism,
         failure: &Failure,
     ) -> Response<Bytes> {
-        let metrics = &self.conn.worker.shared.metrics;
+        let metrics = &self.conn.local.shared.metrics;
         metrics.decision(Some(mechanism), Some(failure.code));
         log::failed(&self.subject(parts), failure);
         Problem::new(failure.code, failure.detail).into_response(&self.id)
@@ -193,7 +199,7 @@ impl Exchange<'_> {
     fn note(&self, principal: &Principal<'_>, now: Now) {
         match principal {
             Principal::Jwt { token, fresh: true, .. } => {
-                self.conn.worker.shared.verified.insert(token);
+                self.conn.local.shared.verified.insert(token);
             }
             Principal::ShopApiKey { key, .. } => {
                 let (last, now) = (key.last_used_ms.load(Ordering::Relaxed), now.unix.unix_ms());
@@ -206,7 +212,7 @@ impl Exchange<'_> {
     }
 
     fn count_shadow(&self, admitted: &Admitted<'_>, policies: &Policies) {
-        let metrics = &self.conn.worker.shared.metrics;
+        let metrics = &self.conn.local.shared.metrics;
         let exceeded = admitted.shadow_exceeded();
         if exceeded == 0 {
             return;
@@ -219,13 +225,13 @@ impl Exchange<'_> {
     }
 
     fn limit_headers(&self, report: &LimitReport<'_>, now: Now) -> LimitHeaders {
-        let x_ratelimit = self.conn.worker.shared.settings.load().x_ratelimit;
+        let x_ratelimit = self.conn.local.shared.settings.load().x_ratelimit;
         LimitHeaders::new(report, now.unix, x_ratelimit)
     }
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
-            conn: self.conn,
+            client: self.conn.client,
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),

@@ -1,0 +1,81 @@
+//! The body of a response, whatever its source; its end is the end of the request.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::server::conn::InFlight;
+use crate::server::log;
+use crate::server::request_id::RequestId;
+use crate::server::upstream::response_body::UpstreamBody;
+
+/// A response cannot be completed; the connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the upstream broke off the response")]
+pub(in crate::server) struct BrokenReply;
+
+/// The body of a response.
+pub(in crate::server) struct ReplyBody {
+    source: Source,
+    in_flight: InFlight,
+}
+
+/// Where a response's body comes from.
+pub(in crate::server) enum Source {
+    /// From here.
+    Whole(Bytes),
+    /// From the upstream; with the request's name, for the log.
+    Upstream(Box<UpstreamBody>, RequestId),
+}
+
+impl ReplyBody {
+    pub(in crate::server) fn new(source: Source, in_flight: InFlight) -> Self {
+        Self { source, in_flight }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BrokenReply;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        let this = &mut *self;
+        let (upstream, id) = match &mut this.source {
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+            Source::Upstream(upstream, id) => (upstream, id),
+        };
+        match upstream.poll_data(cx) {
+            Poll::Ready(Some(Err(why))) => {
+                let conn = this.in_flight.conn();
+                log::reply_broken(conn.client, id, &why);
+                conn.abort();
+                Poll::Ready(Some(Err(BrokenReply)))
+            }
+            Poll::Ready(Some(Ok(data))) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::Upstream(upstream, _) => upstream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Upstream(upstream, _) => upstream.size_hint(),
+        }
+    }
+}

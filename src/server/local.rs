@@ -1,0 +1,32 @@
+//! What the connections of one worker share. Nothing in it is ever locked: a worker is one thread.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::request_id::RequestIds;
+use super::shared::Shared;
+use super::upstream::Upstreams;
+
+/// Bytes read from a socket at a time.
+const READ_BYTES: usize = 16 * 1024;
+
+/// See the module documentation.
+pub(super) struct Local {
+    pub(super) shared: Arc<Shared>,
+    /// Where sockets are read into, before the bytes go to their connection.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    pub(super) upstreams: RefCell<Upstreams>,
+    pub(super) ids: RequestIds,
+}
+
+impl Local {
+    /// A worker that has no connection yet; `seed` is the prefix of its request ids.
+    pub(super) fn new(shared: Arc<Shared>, seed: u64) -> Self {
+        Self {
+            shared,
+            scratch: RefCell::new(vec![0; READ_BYTES].into()),
+            upstreams: RefCell::default(),
+            ids: RequestIds::new(seed),
+        }
+    }
+}

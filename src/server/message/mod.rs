@@ -1,0 +1,4 @@
+//! What is written into messages: header fields, problems, limit headers.
+
+pub(super) mod fields;
+pub(super) mod problem;
