@@ -34,6 +34,7 @@ mod log;
 mod message;
 mod request_id;
 mod shared;
+pub mod tls;
 mod upstream;
 mod worker;
 
