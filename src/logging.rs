@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_level_changes_while_the_process_runs() {
-        let mut config = LogConfig { level: "info".into(), format: LogFormat::Json };
+        let mut config = LogConfig::new("info", LogFormat::Json);
         let handle = init(&config).unwrap();
         assert!(!tracing::enabled!(Level::DEBUG));
         config.level = "debug".into();
@@ -103,6 +103,6 @@ mod tests {
             init(&LogConfig { level: "info".into(), ..config }),
             Err(LogError::AlreadySet(_))
         ));
-        handle.apply(&LogConfig { level: "off".into(), format: LogFormat::Json }).unwrap();
+        handle.apply(&LogConfig::new("off", LogFormat::Json)).unwrap();
     }
 }

@@ -217,6 +217,9 @@ fn route(text: &str, mechanisms: &[Mechanism]) -> Route {
         mechanisms: mechanisms.iter().copied().collect::<MechanismSet>(),
         scopes: Vec::new(),
         target: Target::Upstream(name("default")),
+        body_bytes_max: None,
+        upgrades: Vec::new(),
+        origins: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! only by the names of the files that hold them. The one it reads, an HMAC issuer's, is kept in
 //! a type that does not print.
 
+mod door;
 mod issuers;
 mod policies;
 mod print;
@@ -19,6 +20,9 @@ mod read;
 mod reload;
 mod report;
 mod scalar;
+mod server;
+mod tls;
+mod upstream;
 mod validate;
 mod value;
 
@@ -26,19 +30,23 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::Authority;
-
 use crate::decision::policy::Policies;
 use crate::id::Name;
 
+pub use door::{AssertionConfig, Contract, CorsConfig, ForwardAuthConfig};
 pub use print::Effective;
 pub use reload::restart_needed;
+pub use server::{ForwardingHeader, H2Config, ServerConfig};
+pub use tls::{CertificateFiles, ClientAuth, TlsConfig, TlsVersion};
+pub use upstream::{EjectionConfig, Endpoint, ProbeConfig, UpstreamConfig, UpstreamTlsConfig};
 pub use value::parse_duration;
+
+pub use crate::decision::origin::Scheme;
 
 /// Where a configuration comes from, weakest source first.
 #[derive(Debug, Clone, Default)]
@@ -117,36 +125,16 @@ pub struct Config {
     pub x_ratelimit: bool,
     /// Verified JWTs kept.
     pub jwt_cache_entries: NonZeroUsize,
+    /// What browsers on other origins may do.
+    pub cors: CorsConfig,
+    /// Deciding for other proxies.
+    pub forward_auth: ForwardAuthConfig,
+    /// The proof that upstreams get.
+    pub assertion: AssertionConfig,
     /// Logging.
     pub log: LogConfig,
     /// What was read, for [`Config::print`].
     pub effective: Effective,
-}
-
-/// The data plane: listener, bounds and timeouts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// Where callers connect.
-    pub listen: SocketAddr,
-    /// Worker threads, each with a listener of its own.
-    pub workers: NonZeroUsize,
-    /// Open connections, over all workers; further ones are answered 503.
-    pub connections_max: NonZeroUsize,
-    /// Bytes of a request's head; more is 431, or 414 if the request line alone has more.
-    pub header_bytes_max: usize,
-    /// Header fields of a request; more is 431.
-    pub header_count_max: usize,
-    /// Bytes of a request's body; more is 413.
-    pub body_bytes_max: u64,
-    /// From the first byte of a request's head to its last; longer is 408.
-    pub head_timeout: Duration,
-    /// Between the requests of a connection.
-    pub idle_timeout: Duration,
-    /// Without progress of a request's body; longer is 408. Also without progress of the client
-    /// taking its response; then its connection is cut.
-    pub body_timeout: Duration,
-    /// From SIGTERM until connections that are still busy are cut.
-    pub drain_timeout: Duration,
 }
 
 /// The admin plane.
@@ -168,38 +156,6 @@ pub struct StoreConfig {
     /// Whether a missing master key may be made on first start; not when systemd hands it over
     /// as a credential, which is read-only.
     pub master_key_creatable: bool,
-}
-
-/// A protected service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamConfig {
-    /// Host and optional port, reached by plain HTTP/1.1.
-    pub authority: Authority,
-    /// Name resolution and TCP handshake.
-    pub connect_timeout: Duration,
-    /// Until the head of the response, the wait for a connection included; begins anew while the
-    /// request's body makes progress.
-    pub response_timeout: Duration,
-    /// Without progress of a response's body.
-    pub body_timeout: Duration,
-    /// A pooled connection that is not used for this long is closed.
-    pub idle_timeout: Duration,
-    /// Idle connections kept, per worker.
-    pub idle_connections_max: NonZeroUsize,
-}
-
-impl UpstreamConfig {
-    /// The host, an IPv6 address in brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        self.authority.host()
-    }
-
-    /// The port; 80 unless written.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.authority.port_u16().unwrap_or(80)
-    }
 }
 
 /// Where an issuer's keys come from, and how often.
@@ -239,6 +195,26 @@ pub struct LogConfig {
     pub level: String,
     /// How events are written.
     pub format: LogFormat,
+    /// Whether requests are logged.
+    pub access: bool,
+    /// One of so many requests is.
+    pub access_sample: NonZeroU32,
+    /// Lines that wait for a slow reader of standard error; more are dropped and counted.
+    pub queue_lines_max: NonZeroUsize,
+}
+
+impl LogConfig {
+    /// Events of `level` and above in `format`; requests are not logged.
+    #[must_use]
+    pub fn new(level: &str, format: LogFormat) -> Self {
+        Self {
+            level: level.to_owned(),
+            format,
+            access: false,
+            access_sample: NonZeroU32::MIN,
+            queue_lines_max: NonZeroUsize::MIN.saturating_add(8191),
+        }
+    }
 }
 
 /// How events are written.

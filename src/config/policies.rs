@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::UpstreamConfig;
 use super::raw::Place;
 use super::read::Section;
 use super::report::{Noted, collect_all};
 use super::scalar::suggest;
+use super::server;
+use super::upstream::UpstreamConfig;
 use super::validate::{one_of, parse_name};
 use super::value::{self, Span, quote};
+use crate::decision::origin::OriginPattern;
 use crate::decision::policy::{KeyBy, LimitPolicy, MechanismSet, Route, ScopeRule, Target};
 use crate::decision::principal::Mechanism;
 use crate::decision::rate_limit::{Algorithm, POLICIES_MAX, Quota};
@@ -87,6 +89,10 @@ fn read_route(
     }
     let takes_tokens = mechanisms.is_ok_and(|m| m.contains(Mechanism::WidgetToken));
     let rules = read_scope_rules(t, scopes.filter(|_| takes_tokens));
+    let body_bytes_max =
+        t.bytes_optional("body_bytes_max", "server.body_bytes_max", server::BODY_BYTES);
+    let upgrades = read_upgrades(t, target.as_ref().ok());
+    let origins = t.list("origins", &[], parse_origin);
     Ok(Route {
         name: name?,
         paths: paths?,
@@ -94,6 +100,9 @@ fn read_route(
         mechanisms: mechanisms?,
         scopes: rules?,
         target: target?,
+        body_bytes_max: body_bytes_max?,
+        upgrades: upgrades?,
+        origins: origins?,
     })
 }
 
@@ -122,6 +131,45 @@ fn read_target(t: &mut Section<'_, '_>, upstreams: Option<&Upstreams>) -> Result
         })
     });
     upstream.map(Target::Upstream)
+}
+
+fn read_upgrades(t: &mut Section<'_, '_>, target: Option<&Target>) -> Result<Vec<Box<str>>, Noted> {
+    let mut upgrades: Vec<Box<str>> = t.list("upgrades", &[], parse_upgrade)?;
+    if let Some(Target::IssueWidgetToken) = target
+        && !upgrades.is_empty()
+    {
+        let message = "needs an upstream to upgrade to; this route is answered by latchkey itself";
+        return Err(t.error("upgrades", message.into()));
+    }
+    upgrades.sort_unstable();
+    upgrades.dedup();
+    Ok(upgrades)
+}
+
+/// A protocol to upgrade to (RFC 9110 §7.8), in lower case.
+fn parse_upgrade(text: &str) -> Result<Box<str>, String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let sound = text.split('/').all(|part| !part.is_empty() && part.bytes().all(token));
+    if !sound || text.split('/').count() > 2 || text.len() > 64 {
+        return Err(format!("{} is not a protocol; write e.g. \"websocket\"", quote(text)));
+    }
+    let lower = text.to_ascii_lowercase();
+    let name = lower.split('/').next().unwrap_or_default();
+    if matches!(name, "http" | "h2" | "h2c" | "h3" | "tls") {
+        // Requests inside the tunnel would be nobody's, and under no limit.
+        return Err(format!("{} would carry requests past every check", quote(text)));
+    }
+    Ok(lower.into())
+}
+
+fn parse_origin(text: &str) -> Result<OriginPattern, String> {
+    OriginPattern::parse(text).map_err(|e| {
+        format!(
+            "{} is not an origin: {e}; write e.g. \"https://app.example\" or \
+             \"https://*.example.com\"",
+            quote(text)
+        )
+    })
 }
 
 fn check_issue_route(t: &mut Section<'_, '_>, paths: &[PathPattern], mechanisms: MechanismSet) {

@@ -12,8 +12,8 @@ use super::print::Line;
 use super::raw::{Place, Tree};
 use super::report::{Noted, Report, collect_all};
 use super::scalar::{
-    Kind, coerce, read_bytes, read_duration, read_integer, read_list, read_names, read_text,
-    unknown,
+    Kind, coerce, read_bytes, read_duration, read_integer, read_list, read_names, read_number,
+    read_text, unknown,
 };
 use super::value::{self, Span};
 
@@ -147,6 +147,22 @@ impl<'r, 't> Section<'r, 't> {
         }
     }
 
+    /// Whether the table is left out or holds nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_ok_and(Dict::is_empty)
+    }
+
+    /// Whether `key` is written by a source, and not one of the defaults.
+    pub(super) fn is_written(&mut self, key: &'static str) -> bool {
+        self.find(key).is_some_and(|value| self.tree.place(value).name.is_some())
+    }
+
+    /// Prints that `key` is left out, which means `note`.
+    pub(super) fn left_out(&mut self, key: &'static str, note: &str) {
+        let _ = self.find(key);
+        self.print(Line::Nothing(key, note.to_owned()));
+    }
+
     /// Whether `key` is written (or has a default in a table of defaults).
     pub(super) fn has(&mut self, key: &'static str) -> bool {
         self.find(key).is_some()
@@ -173,6 +189,14 @@ impl<'r, 't> Section<'r, 't> {
         let place = self.peek(name).map_or_else(|| self.place.clone(), |v| self.tree.place(v));
         let path = self.key_path(key);
         self.report.error(&place, &path, message)
+    }
+
+    /// Notes that `key` is missing, unless the table is no table at all.
+    pub(super) fn missing(&mut self, key: &str, hint: &str) -> Noted {
+        match self.entries {
+            Ok(_) => self.error(key, format!("is missing; {hint}")),
+            Err(noted) => noted,
+        }
     }
 
     /// Notes a mistake of the table as a whole.
@@ -215,6 +239,16 @@ impl<'r, 't> Section<'r, 't> {
         self.or_default(key, Kind::Text, default, |v| read_bytes(v, range))
     }
 
+    /// A size in bytes that may be left out, which means `note`.
+    pub(super) fn bytes_optional(
+        &mut self,
+        key: &'static str,
+        note: &str,
+        range: (u64, u64),
+    ) -> Result<Option<u64>, Noted> {
+        self.optional(key, Kind::Text, note, |v| read_bytes(v, range))
+    }
+
     /// How many of something, for memory set aside in advance.
     pub(super) fn count(
         &mut self,
@@ -236,6 +270,16 @@ impl<'r, 't> Section<'r, 't> {
         range: (u32, u32),
     ) -> Result<NonZeroU32, Noted> {
         self.or_default(key, Kind::Integer, default, |v| read_integer(v, range))
+    }
+
+    /// A count of which there may be none.
+    pub(super) fn number(
+        &mut self,
+        key: &'static str,
+        default: u32,
+        range: (u32, u32),
+    ) -> Result<u32, Noted> {
+        self.or_default(key, Kind::Integer, default, |v| read_number(v, range))
     }
 
     /// An integer that has to be written.
@@ -391,10 +435,9 @@ impl<'r, 't> Section<'r, 't> {
         hint: &str,
         parse: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Result<T, Noted> {
-        match (self.written(key, kind), self.entries) {
-            (Some(value), _) => self.read(key, value, parse),
-            (None, Ok(_)) => Err(self.error(key, format!("is missing; {hint}"))),
-            (None, Err(noted)) => Err(noted),
+        match self.written(key, kind) {
+            Some(value) => self.read(key, value, parse),
+            None => Err(self.missing(key, hint)),
         }
     }
 

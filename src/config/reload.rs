@@ -6,13 +6,16 @@ use super::Config;
 
 /// The keys that differ between `old` and `new` and that only a restart can apply: sockets,
 /// threads, files and memory that are set up once. A reload applies the rest: routes, limits,
-/// issuers, upstreams, origins, widgets, the log's level, and for new connections the bounds and
-/// timeouts of the data plane.
+/// issuers, upstreams, origins, widgets, the log's level, certificates, and for new connections the
+/// bounds and timeouts of the data plane. Certificates can be replaced, but a plain listener does
+/// not become a TLS listener, nor the other way about: callers would meet both for a while.
 #[must_use]
 pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
         ("server.listen", old.server.listen != new.server.listen),
         ("server.workers", old.server.workers != new.server.workers),
+        ("server.h2c", old.server.h2c != new.server.h2c),
+        ("server.tls", old.server.tls.is_some() != new.server.tls.is_some()),
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.socket", old.admin.socket != new.admin.socket),
         ("store.path", old.store.path != new.store.path),
@@ -20,6 +23,7 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("limiter.cells", old.limiter_cells != new.limiter_cells),
         ("jwt_cache.entries", old.jwt_cache_entries != new.jwt_cache_entries),
         ("log.format", old.log.format != new.log.format),
+        ("log.queue_lines_max", old.log.queue_lines_max != new.log.queue_lines_max),
     ];
     let changed = changed.into_iter().filter(|(_, differs)| *differs);
     changed.map(|(key, _)| key).collect()

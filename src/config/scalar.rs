@@ -62,16 +62,19 @@ pub(super) fn read_duration(written: &Value, span: Span) -> Result<Duration, Str
 }
 
 /// An integer in a range that does not hold zero.
-pub(super) fn read_integer(written: &Value, (min, max): (u32, u32)) -> Result<NonZeroU32, String> {
+pub(super) fn read_integer(written: &Value, range: (u32, u32)) -> Result<NonZeroU32, String> {
+    let number = read_number(written, range)?;
+    NonZeroU32::new(number).ok_or_else(|| format!("{} is not a whole number", value::show(written)))
+}
+
+/// An integer in a range.
+pub(super) fn read_number(written: &Value, (min, max): (u32, u32)) -> Result<u32, String> {
     let shown = value::show(written);
-    let whole = value::integer(written);
-    let number = whole.ok_or_else(|| format!("{shown} is not a whole number"))?;
+    let not_whole = || format!("{shown} is not a whole number");
+    let number = value::integer(written).ok_or_else(not_whole)?;
     let (low, high) = (i128::from(min), i128::from(max));
     let number = in_range(number, (low, high), || format!("{min} to {max}"), &shown)?;
-    u32::try_from(number)
-        .ok()
-        .and_then(NonZeroU32::new)
-        .ok_or_else(|| format!("{shown} is not a whole number"))
+    u32::try_from(number).map_err(|_| not_whole())
 }
 
 /// A size in bytes.

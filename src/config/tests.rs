@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::LazyLock;
 
+use http::HeaderName;
+use http::uri::Authority;
 use proptest::prelude::*;
 
 use super::*;
@@ -215,7 +217,7 @@ fn upstreams_that_cannot_be_reached() {
     ]);
     let config = good("[upstreams.six]\nurl = 'http://[::1]:81/'");
     let six = &config.upstreams[&Name::parse("six").unwrap()];
-    assert_eq!((six.host(), six.port()), ("[::1]", 81));
+    assert_eq!((six.endpoints[0].host(), six.endpoints[0].port()), ("[::1]", 81));
     assert_eq!(config.upstreams.len(), 2);
 }
 
@@ -809,14 +811,34 @@ fn every_default() {
         ServerConfig {
             listen: "0.0.0.0:8080".parse().unwrap(),
             workers: cores,
+            trusted_proxies: Vec::new(),
+            forwarding_header: ForwardingHeader::XForwardedFor,
+            proxy_protocol: false,
+            h2c: false,
             connections_max: number(10_000),
+            connections_per_address_max: number(1000),
+            requests_max: number(10_000),
             header_bytes_max: 16 << 10,
             header_count_max: 100,
             body_bytes_max: 64 << 20,
+            first_byte_timeout: seconds(10),
             head_timeout: seconds(10),
             idle_timeout: seconds(75),
             body_timeout: seconds(30),
+            request_timeout: seconds(600),
+            tunnel_idle_timeout: seconds(300),
             drain_timeout: seconds(30),
+            h2: H2Config {
+                streams_max: 100,
+                stream_window_bytes: 256 << 10,
+                connection_window_bytes: 1 << 20,
+                send_buffer_bytes: 256 << 10,
+                pending_resets_max: 20,
+                local_resets_max: 100,
+                keep_alive_interval: seconds(30),
+                keep_alive_timeout: seconds(10),
+            },
+            tls: None,
         }
     );
     assert_eq!(config.admin.listen, "127.0.0.1:8081".parse().unwrap());
@@ -830,12 +852,22 @@ fn every_default() {
         }
     );
     let upstream = UpstreamConfig {
-        authority: Authority::from_static("127.0.0.1:9000"),
+        endpoints: vec![Endpoint {
+            scheme: Scheme::Http,
+            authority: Authority::from_static("127.0.0.1:9000"),
+        }],
+        http2: false,
+        tls: None,
+        preserve_host: false,
         connect_timeout: seconds(2),
         response_timeout: seconds(30),
         body_timeout: seconds(30),
+        total_timeout: seconds(3600),
         idle_timeout: seconds(60),
         idle_connections_max: number(64),
+        connect_retries_max: 1,
+        ejection: EjectionConfig { failures: NonZeroU32::new(5).unwrap(), time: seconds(10) },
+        probe: None,
     };
     let default = Name::parse("default").unwrap();
     assert_eq!(config.upstreams, BTreeMap::from([(default, upstream)]));
@@ -852,8 +884,31 @@ fn every_default() {
     assert_eq!(config.limiter_cells, number(65_536));
     assert!(config.x_ratelimit);
     assert_eq!(config.jwt_cache_entries, number(65_536));
-    assert_eq!(config.log.level, "info");
-    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(
+        config.cors,
+        CorsConfig {
+            max_age: seconds(600),
+            request_headers: ["content-type", "idempotency-key", "x-requested-with"]
+                .map(HeaderName::from_static)
+                .to_vec(),
+            expose_headers: Vec::new(),
+        }
+    );
+    assert_eq!(config.forward_auth, ForwardAuthConfig { contracts: Vec::new() });
+    assert_eq!(
+        config.assertion,
+        AssertionConfig {
+            enabled: false,
+            issuer: "latchkey".into(),
+            lifetime: seconds(30),
+            key_rotation: seconds(30 * 86_400),
+        }
+    );
+    assert_eq!(config.log, LogConfig::new("info", LogFormat::Text));
+    for route in &policies.routes {
+        assert_eq!(route.body_bytes_max, None);
+        assert!(route.upgrades.is_empty() && route.origins.is_empty());
+    }
 }
 
 /// Spec §1: who answers which path, for which mechanisms, under which scope.

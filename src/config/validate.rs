@@ -1,12 +1,11 @@
 //! From what was written to what the program needs: the keys, their defaults and their bounds.
 //!
 //! Every table is read to its end before any of it is used, so that all its mistakes are found.
-//! The tables of decisions are read in `policies` and `issuers`.
+//! Larger tables are read by modules of their own: `server` and `tls`, `upstream`, `policies`,
+//! `issuers`, `door`.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +13,17 @@ use std::time::Duration;
 use super::print::Effective;
 use super::raw::{CREDENTIALS, Place, Tree};
 use super::read::Section;
-use super::report::{Noted, Report, collect_all};
+use super::report::{Noted, Report};
+use super::server::{self, ServerConfig, parse_address};
 use super::value::{self, Span, quote};
 use super::{
-    AdminConfig, Config, ConfigErrors, LogConfig, LogFormat, ServerConfig, Sources, StoreConfig,
-    UpstreamConfig, issuers, policies,
+    AdminConfig, Config, ConfigErrors, LogConfig, LogFormat, Sources, StoreConfig, door, issuers,
+    policies, upstream,
 };
 use crate::decision::origin::Rules;
 use crate::decision::policy::{AttemptPolicy, Policies, WidgetPolicy};
 use crate::decision::rate_limit::Quota;
 use crate::id::Name;
-
-const MIB: u64 = 1 << 20;
 
 /// Longest path of a unix socket: `sun_path` of Linux less its final NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -49,11 +47,11 @@ pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigEr
 }
 
 fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, Noted> {
-    let server = read_server(root);
+    let server = server::read(root);
     let admin = read_admin(root, server.as_ref().ok());
     let store = read_store(root, sources);
     let socket = socket_path(root, &admin, &store);
-    let upstreams = read_upstreams(root);
+    let upstreams = upstream::read(root);
     let origin = read_origin(root);
     let widget = read_widget(root);
     let attempts = read_failed_attempts(root);
@@ -63,6 +61,9 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
     let limiter_cells = read_one(root, "limiter", |t| t.count("cells", 65_536, (64, 1 << 24)));
     let x_ratelimit = read_one(root, "rate_limit_headers", |t| t.boolean("x_ratelimit", true));
     let jwt_cache = read_one(root, "jwt_cache", |t| t.count("entries", 65_536, (1, 1 << 24)));
+    let cors = door::read_cors(root);
+    let forward_auth = door::read_forward_auth(root, server.as_ref().ok());
+    let assertion = door::read_assertion(root);
     let log = read_log(root);
 
     let (widget, widget_signing_key_rotation) = widget?;
@@ -85,6 +86,9 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
         limiter_cells: limiter_cells?,
         x_ratelimit: x_ratelimit?,
         jwt_cache_entries: jwt_cache?,
+        cors: cors?,
+        forward_auth: forward_auth?,
+        assertion: assertion?,
         log: log?,
         effective: Effective::new(Vec::new()),
     })
@@ -100,36 +104,6 @@ fn read_one<T>(
     let value = read(&mut section);
     section.finish();
     value
-}
-
-fn read_server(root: &mut Section<'_, '_>) -> Result<ServerConfig, Noted> {
-    let mut t = root.table("server");
-    let listen = t.text("listen", "0.0.0.0:8080", parse_address);
-    let workers = t.integer_optional("workers", "as many as there are cores", (1, 1024));
-    let connections_max = t.count("connections_max", 10_000, (1, 1_000_000));
-    // hyper's read buffer is no smaller than 8 KiB.
-    let header_bytes_max = t.bytes("header_bytes_max", "16KiB", (8 << 10, MIB));
-    let header_bytes_max = header_bytes_max.map(usize::try_from);
-    let header_count_max = t.count("header_count_max", 100, (8, 1000));
-    let body_bytes_max = t.bytes("body_bytes_max", "64MiB", (1, 1 << 40));
-    let head_timeout = t.duration("head_timeout", "10s", Span::TIMEOUT);
-    let idle_timeout = t.duration("idle_timeout", "75s", Span::TIMEOUT);
-    let body_timeout = t.duration("body_timeout", "30s", Span::TIMEOUT);
-    let drain_timeout = t.duration("drain_timeout", "30s", Span::TIMEOUT);
-    t.finish();
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    Ok(ServerConfig {
-        listen: listen?,
-        workers: workers?.map_or(Ok(cores), NonZeroUsize::try_from).unwrap_or(cores),
-        connections_max: connections_max?,
-        header_bytes_max: header_bytes_max?.unwrap_or(usize::MAX),
-        header_count_max: header_count_max?.get(),
-        body_bytes_max: body_bytes_max?,
-        head_timeout: head_timeout?,
-        idle_timeout: idle_timeout?,
-        body_timeout: body_timeout?,
-        drain_timeout: drain_timeout?,
-    })
 }
 
 fn read_admin(
@@ -208,34 +182,6 @@ fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
     file.is_file().then_some(file)
 }
 
-fn read_upstreams(root: &mut Section<'_, '_>) -> Result<BTreeMap<Name, UpstreamConfig>, Noted> {
-    let names = root.table_names("upstreams")?;
-    let upstreams = names.iter().map(|name| read_upstream(root, name));
-    Ok(collect_all(upstreams)?.into_iter().collect())
-}
-
-fn read_upstream(root: &mut Section<'_, '_>, name: &str) -> Result<(Name, UpstreamConfig), Noted> {
-    let mut t = root.named_table("upstreams", name);
-    let name = parse_name(name).map_err(|message| t.error_here(message));
-    let hint = "write e.g. url = \"http://127.0.0.1:9000\"";
-    let authority = t.text_required("url", hint, value::parse_upstream);
-    let connect_timeout = t.duration("connect_timeout", "2s", Span::TIMEOUT);
-    let response_timeout = t.duration("response_timeout", "30s", Span::TIMEOUT);
-    let body_timeout = t.duration("body_timeout", "30s", Span::TIMEOUT);
-    let idle_timeout = t.duration("idle_timeout", "60s", Span::TIMEOUT);
-    let idle_connections_max = t.count("idle_connections_max", 64, (1, 65_536));
-    t.finish();
-    let upstream = UpstreamConfig {
-        authority: authority?,
-        connect_timeout: connect_timeout?,
-        response_timeout: response_timeout?,
-        body_timeout: body_timeout?,
-        idle_timeout: idle_timeout?,
-        idle_connections_max: idle_connections_max?,
-    };
-    Ok((name?, upstream))
-}
-
 fn read_origin(root: &mut Section<'_, '_>) -> Result<Rules, Noted> {
     let mut t = root.table("origin");
     let www_alias = t.boolean("www_alias", true);
@@ -301,8 +247,17 @@ fn read_log(root: &mut Section<'_, '_>) -> Result<LogConfig, Noted> {
     let format = t.text("format", "text", |text| {
         one_of(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
     });
+    let access = t.boolean("access", false);
+    let access_sample = t.integer("access_sample", 1, (1, 1_000_000));
+    let queue_lines_max = t.count("queue_lines_max", 8192, (16, 1 << 20));
     t.finish();
-    Ok(LogConfig { level: level?, format: format? })
+    Ok(LogConfig {
+        level: level?,
+        format: format?,
+        access: access?,
+        access_sample: access_sample?,
+        queue_lines_max: queue_lines_max?,
+    })
 }
 
 /// The value that `text` names among `choices`.
@@ -336,15 +291,6 @@ fn parse_socket(text: &str) -> Result<PathBuf, String> {
         ));
     }
     parse_path(text)
-}
-
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!(
-            "{} is not an address; write IP:PORT, e.g. \"127.0.0.1:8080\" or \"[::]:8080\"",
-            quote(text)
-        )
-    })
 }
 
 fn beside(database: &Path, name: &str) -> PathBuf {

@@ -8,6 +8,9 @@ use figment::value::Value;
 use http::Uri;
 use http::uri::Authority;
 
+use super::upstream::Endpoint;
+use crate::decision::origin::Scheme;
+
 /// The most characters of a value that a message repeats.
 const SHOWN_CHARS_MAX: usize = 60;
 
@@ -166,22 +169,20 @@ pub(super) fn parse_scope(text: &str) -> Result<Box<str>, String> {
     Ok(text.into())
 }
 
-/// The authority of an upstream's URL.
-pub(super) fn parse_upstream(text: &str) -> Result<Authority, String> {
+/// An endpoint of an upstream, by its URL.
+pub(super) fn parse_upstream(text: &str) -> Result<Endpoint, String> {
     const EXAMPLE: &str = "write e.g. \"http://127.0.0.1:9000\"";
-    let lower = text.to_ascii_lowercase();
-    if lower.starts_with("https://") {
-        return Err("an https upstream is not supported yet; reach it by http, \
-                    or through a local proxy that speaks TLS"
-            .into());
-    }
     if text.contains('@') {
         // Not repeated: what stands before an @ may be a password.
         return Err(format!("a URL with user information is not accepted; {EXAMPLE}"));
     }
-    let not_url = || format!("{} is not an http URL; {EXAMPLE}", quote(text));
-    let rest = text.get(7..).filter(|_| lower.starts_with("http://"));
-    let rest = rest.ok_or_else(not_url)?;
+    let not_url = || format!("{} is not an http or https URL; {EXAMPLE}", quote(text));
+    let (scheme, rest) = text.split_once("://").ok_or_else(not_url)?;
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        _ => return Err(not_url()),
+    };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#']) {
         return Err(format!("{} has a path; requests keep their own, so {EXAMPLE}", quote(text)));
@@ -190,7 +191,7 @@ pub(super) fn parse_upstream(text: &str) -> Result<Authority, String> {
     if authority.host().is_empty() || !is_port_sound(&authority) {
         return Err(not_url());
     }
-    Ok(authority)
+    Ok(Endpoint { scheme, authority })
 }
 
 /// Checks the URL of an identity provider: https, or http to this machine.
@@ -262,6 +263,13 @@ impl Span {
     pub(super) const TIMEOUT: Self = Self(Duration::from_millis(1), Duration::from_secs(3600));
     /// Intervals and lifetimes: a second to a year.
     pub(super) const LIFETIME: Self = Self(SECOND, Duration::from_secs(365 * 86_400));
+    /// Whole requests, responses and tunnels: a millisecond to a week.
+    pub(super) const EXCHANGE: Self =
+        Self(Duration::from_millis(1), Duration::from_secs(7 * 86_400));
+    /// What a browser remembers of a preflight: none does for longer than a day.
+    pub(super) const PREFLIGHT: Self = Self(SECOND, Duration::from_secs(86_400));
+    /// A proof for one request: long enough for the clocks of two machines, too short to be kept.
+    pub(super) const ASSERTION: Self = Self(Duration::from_secs(5), Duration::from_secs(300));
     /// A tolerance: none to ten minutes.
     pub(super) const LEEWAY: Self = Self(Duration::ZERO, Duration::from_secs(600));
 }

@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::origin::Rules;
+use super::origin::{OriginPattern, Rules};
 use super::principal::Mechanism;
 use super::rate_limit::{Algorithm, Quota};
 use super::route::{MethodSet, PathPattern};
@@ -88,6 +88,12 @@ pub struct Route {
     pub scopes: Vec<ScopeRule>,
     /// Who answers.
     pub target: Target,
+    /// Bytes of a request's body; `None`: as many as anywhere.
+    pub body_bytes_max: Option<u64>,
+    /// Protocols a client may upgrade to, in lower case; only where an upstream answers.
+    pub upgrades: Vec<Box<str>>,
+    /// Browsers' origins allowed besides those of shops.
+    pub origins: Vec<OriginPattern>,
 }
 
 /// Whose requests share a quota. Where the principal lacks the attribute, the next one down

@@ -9,7 +9,9 @@ use arc_swap::ArcSwap;
 
 use super::issue::IssueSender;
 use crate::clock::Clock;
-use crate::config::{Config, ServerConfig, UpstreamConfig};
+use crate::config::{
+    AssertionConfig, Config, CorsConfig, ForwardAuthConfig, ServerConfig, UpstreamConfig,
+};
 use crate::id::Name;
 use crate::jwks::{Jwks, RefreshReason};
 use crate::limiter::Limiter;
@@ -54,6 +56,12 @@ pub struct Settings {
     pub x_ratelimit: bool,
     /// Bounds and timeouts; `listen` and `workers` are fixed when the server is bound.
     pub server: ServerConfig,
+    /// What browsers on other origins may do.
+    pub cors: CorsConfig,
+    /// Deciding for other proxies.
+    pub forward_auth: ForwardAuthConfig,
+    /// The proof that upstreams get.
+    pub assertion: AssertionConfig,
 }
 
 impl Settings {
@@ -64,6 +72,9 @@ impl Settings {
             upstreams: config.upstreams.clone(),
             x_ratelimit: config.x_ratelimit,
             server: config.server.clone(),
+            cors: config.cors.clone(),
+            forward_auth: config.forward_auth.clone(),
+            assertion: config.assertion.clone(),
         }
     }
 }

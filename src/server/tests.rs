@@ -1,6 +1,5 @@
 //! Through real sockets: raw clients, a raw upstream that keeps every byte it gets.
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -18,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::issue::{IssueReceiver, IssuedToken};
 use super::*;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::config::UpstreamConfig;
+use crate::config::{self, Endpoint, Scheme, UpstreamConfig};
 use crate::decision::jwt::KeySet;
 use crate::decision::origin::{Origin, Rules};
 use crate::decision::policy::{
@@ -169,6 +168,9 @@ fn route(text: &str, path: &str, mechanisms: &[Mechanism], target: Target) -> Ro
         mechanisms: mechanisms.iter().copied().collect(),
         scopes: Vec::new(),
         target,
+        body_bytes_max: None,
+        upgrades: Vec::new(),
+        origins: Vec::new(),
     }
 }
 
@@ -225,30 +227,36 @@ fn policies(quota: u32) -> Policies {
 }
 
 fn settings(upstream: SocketAddr) -> Settings {
+    let defaults = config::load(&config::Sources::default()).unwrap();
+    let mut settings = Settings::from_config(&defaults);
+    let app = settings.upstreams.remove(&name("default")).unwrap();
     let app = UpstreamConfig {
-        authority: upstream.to_string().parse().unwrap(),
+        endpoints: vec![Endpoint {
+            scheme: Scheme::Http,
+            authority: upstream.to_string().parse().unwrap(),
+        }],
         connect_timeout: PATIENCE,
         response_timeout: LONG,
         body_timeout: LONG,
         idle_timeout: LONG,
         idle_connections_max: NonZeroUsize::new(8).unwrap(),
+        ..app
     };
-    Settings {
-        upstreams: BTreeMap::from([(name("app"), app)]),
-        x_ratelimit: true,
-        server: ServerConfig {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            workers: NonZeroUsize::MIN,
-            connections_max: NonZeroUsize::new(100).unwrap(),
-            header_bytes_max: 8192,
-            header_count_max: 32,
-            body_bytes_max: 100_000,
-            head_timeout: LONG,
-            idle_timeout: LONG,
-            body_timeout: LONG,
-            drain_timeout: LONG,
-        },
-    }
+    settings.upstreams.insert(name("app"), app);
+    settings.server = ServerConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        workers: NonZeroUsize::MIN,
+        connections_max: NonZeroUsize::new(100).unwrap(),
+        header_bytes_max: 8192,
+        header_count_max: 32,
+        body_bytes_max: 100_000,
+        head_timeout: LONG,
+        idle_timeout: LONG,
+        body_timeout: LONG,
+        drain_timeout: LONG,
+        ..settings.server
+    };
+    settings
 }
 
 impl Gateway {

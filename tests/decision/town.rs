@@ -417,6 +417,9 @@ fn route(
         mechanisms: mechanisms.iter().copied().collect(),
         scopes: scopes.iter().map(rule).collect(),
         target: Target::Upstream(name("default")),
+        body_bytes_max: None,
+        upgrades: Vec::new(),
+        origins: Vec::new(),
     }
 }
 

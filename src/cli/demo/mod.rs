@@ -17,7 +17,7 @@ use super::args::DemoArgs;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::start;
-use crate::config::LogConfig;
+use crate::config::{LogConfig, LogFormat};
 
 use self::calls::{Call, Section};
 use self::world::World;
@@ -31,7 +31,7 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 /// Runs it.
 pub(super) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     // Refusals are logged as warnings; here they are the show.
-    let log = LogConfig { level: "error".into(), format: crate::config::LogFormat::Text };
+    let log = LogConfig::new("error", LogFormat::Text);
     crate::logging::init(&log).map_err(|e| Failure::new(Exit::Failure, e.to_string()))?;
     let listen = match args.listen {
         Some(address) => address,

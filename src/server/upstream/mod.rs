@@ -30,6 +30,7 @@ use crate::server::shared::Settings;
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) config: UpstreamConfig,
+    authority: Authority,
     /// The authority as `Host`.
     pub(super) host: HeaderValue,
     pub(super) client: Client<Dial, RequestBody>,
@@ -42,14 +43,16 @@ impl Upstream {
             .pool_idle_timeout(config.idle_timeout)
             .pool_max_idle_per_host(config.idle_connections_max.get())
             .build(Dial::new(config.connect_timeout));
-        let host = HeaderValue::from_str(config.authority.as_str());
+        let authority = config.endpoints.first().map(|endpoint| endpoint.authority.clone());
+        let authority = authority.unwrap_or(Authority::from_static("upstream"));
+        let host = HeaderValue::from_str(authority.as_str());
         let host = host.unwrap_or(HeaderValue::from_static("upstream"));
-        Self { config: config.clone(), host, client }
+        Self { config: config.clone(), authority, host, client }
     }
 
     /// Where requests go.
     pub(super) fn authority(&self) -> Authority {
-        self.config.authority.clone()
+        self.authority.clone()
     }
 }
 
