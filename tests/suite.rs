@@ -15,6 +15,8 @@ mod cli;
 mod crash;
 mod decision;
 mod demo;
+mod front_h2;
+mod front_tls;
 mod naive;
 mod secrecy;
 mod spec_jwt;

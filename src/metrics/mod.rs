@@ -6,6 +6,7 @@
 //! nothing, reads no clock, and knows no listener.
 
 mod series;
+mod transport;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,10 +20,13 @@ use prometheus::{
 };
 
 use self::series::{Decisions, Set};
+use self::transport::Transport;
 use crate::clock::Timestamp;
 use crate::decision::denial::Code;
 use crate::decision::principal::Mechanism;
 use crate::id::Name;
+
+pub use self::transport::{GoAway, Handshake, StreamReset};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -104,6 +108,7 @@ pub struct Metrics {
     store_errors: IntCounter,
     connections: IntGauge,
     requests_in_flight: IntGauge,
+    transport: Transport,
     reloads: Reloads,
     configured: ArcSwap<Configured>,
 }
@@ -176,6 +181,7 @@ impl Metrics {
             store_errors: set.counter("store_errors_total", "Reads and writes that failed.")?,
             connections: set.gauge("connections", "Open connections on the data listener.")?,
             requests_in_flight: set.gauge("requests_in_flight", "Requests being answered.")?,
+            transport: Transport::new(&set)?,
             reloads: Reloads::new(&set)?,
             configured: ArcSwap::default(),
             registry,
@@ -314,6 +320,34 @@ impl Metrics {
     #[must_use]
     pub fn request(&self) -> Held {
         Held::new(&self.requests_in_flight)
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, outcome: Handshake) {
+        self.transport.handshake(outcome);
+    }
+
+    /// Counts a stream of HTTP/2 that ended before its response was out.
+    pub fn h2_reset(&self, cause: StreamReset) {
+        self.transport.reset(cause);
+    }
+
+    /// Counts a connection of HTTP/2 that latchkey ended.
+    pub fn h2_goaway(&self, cause: GoAway) {
+        self.transport.goaway(cause);
+    }
+
+    /// Notes when the certificates at the start expire.
+    pub fn certificates(&self, expiries: &[Timestamp]) {
+        self.transport.expiries(expiries);
+    }
+
+    /// Counts an attempt to load certificates anew; with their expiries if it succeeded.
+    pub fn certificates_loaded(&self, expiries: Option<&[Timestamp]>) {
+        self.transport.reload(expiries.is_some());
+        if let Some(expiries) = expiries {
+            self.certificates(expiries);
+        }
     }
 
     /// Notes when the configuration in force was loaded: at start.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::issue::IssueSender;
+use super::tls::Tls;
 use crate::clock::Clock;
 use crate::config::{
     AssertionConfig, Config, CorsConfig, ForwardAuthConfig, ServerConfig, UpstreamConfig,
@@ -37,6 +38,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// What a reload of the configuration may replace.
     pub settings: ArcSwap<Settings>,
+    /// The certificates in force; `None` makes the listener a plain one.
+    pub tls: Option<ArcSwap<Tls>>,
 }
 
 impl fmt::Debug for Shared {

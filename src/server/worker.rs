@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -21,13 +21,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
-use super::conn::Conn;
+use super::conn::{Conn, Transport};
+use super::front::arrival::{self, Arrival};
+use super::front::h2::{self, H2Wire};
 use super::front::wire::Wire;
 use super::local::Local;
 use super::message::problem;
-use super::shared::Shared;
+use super::shared::{Settings, Shared};
 use super::{exchange, log};
 use crate::clock::Monotonic;
+use crate::config::ServerConfig;
 use crate::decision::denial::Code;
 use crate::metrics::Held;
 
@@ -191,42 +194,61 @@ async fn serve(
 }
 
 fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
-    let settings = worker.local.shared.settings.load();
+    let settings = worker.local.shared.settings.load_full();
     let Some(place) = worker.place(settings.server.connections_max.get()) else {
         shed(worker, tcp, peer);
         return;
     };
     // Responses are written whole: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
-    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer.ip()));
-    let wire = Wire::new(tcp, Rc::clone(&conn), &settings.server);
-    let buffer = settings.server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
-    let fields = settings.server.header_count_max;
     tokio::task::spawn_local(async move {
-        connection(&place.worker, conn, wire, buffer, fields).await;
+        connection(&place.worker, tcp, peer, settings).await;
         drop(place);
     });
 }
 
-async fn connection(worker: &Worker, conn: Rc<Conn>, wire: Wire, buffer: usize, fields: usize) {
+async fn connection(worker: &Worker, tcp: TcpStream, peer: SocketAddr, settings: Arc<Settings>) {
+    let entry = Entry::new(worker);
+    let config = &settings.server;
+    let arrived = {
+        let mut arriving = pin!(arrival::arrive(tcp, &worker.local.shared, config));
+        poll_fn(|cx| {
+            if entry.is_draining(cx) {
+                return Poll::Ready(None);
+            }
+            arriving.as_mut().poll(cx)
+        })
+        .await
+    };
+    let Some(Arrival { stream, begun, transport }) = arrived else {
+        return;
+    };
+    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer.ip(), transport));
+    if conn.streams().is_some() {
+        let wire = H2Wire::new(stream, &begun, Rc::clone(&conn), config);
+        let handle = |request| exchange::handle(Rc::clone(&conn), request);
+        // Boxed: it is several times as large as a connection of HTTP/1.1.
+        Box::pin(h2::serve(&conn, wire, config, |cx| entry.is_draining(cx), handle)).await;
+    } else {
+        let wire = Wire::new(stream, &begun, Rc::clone(&conn), config);
+        http1(&entry, conn, wire, config).await;
+    }
+}
+
+async fn http1(entry: &Entry<'_>, conn: Rc<Conn>, wire: Wire, config: &ServerConfig) {
     let mut builder = http1::Builder::new();
+    let buffer = config.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
     // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
     // setting it costs an allocation per request.
     builder.header_read_timeout(None).max_buf_size(buffer);
-    if fields > 100 {
-        builder.max_headers(fields);
+    if config.header_count_max > 100 {
+        builder.max_headers(config.header_count_max);
     }
     let service = service_fn(move |request| exchange::handle(Rc::clone(&conn), request));
     let mut http = pin!(builder.serve_connection(wire, service));
-    let number = worker.count.replace(worker.count.get().wrapping_add(1));
-    let mut started = false;
     let mut told = false;
     let ended = poll_fn(|cx| {
-        if !started {
-            started = true;
-            worker.wakers.borrow_mut().insert(number, cx.waker().clone());
-        }
-        if worker.draining.get() && !told {
+        if entry.is_draining(cx) && !told {
             told = true;
             http.as_mut().graceful_shutdown();
         }
@@ -235,16 +257,49 @@ async fn connection(worker: &Worker, conn: Rc<Conn>, wire: Wire, buffer: usize, 
     if let Err(error) = ended.await {
         log::connection_ended(&error);
     }
-    worker.wakers.borrow_mut().remove(&number);
+}
+
+/// A connection's entry among those that are told when the drain begins.
+struct Entry<'a> {
+    worker: &'a Worker,
+    number: u64,
+    listed: Cell<bool>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        let number = worker.count.replace(worker.count.get().wrapping_add(1));
+        Self { worker, number, listed: Cell::new(false) }
+    }
+
+    /// Whether the drain has begun; the connection's task is woken when it does.
+    fn is_draining(&self, cx: &Context<'_>) -> bool {
+        if !self.listed.replace(true) {
+            self.worker.wakers.borrow_mut().insert(self.number, cx.waker().clone());
+        }
+        self.worker.draining.get()
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.worker.wakers.borrow_mut().remove(&self.number);
+    }
 }
 
 /// Answers 503 on a connection over the bound, without reading the request it may bring. At most
 /// [`SHED_MAX`] at a time are waited for, so that the answer is not overtaken by a reset.
+///
+/// Through TLS it would take a handshake, which costs more than the place that is wanting: the
+/// connection is closed.
 fn shed(worker: &Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) {
-    let conn = Conn::new(Rc::clone(&worker.local), peer.ip());
+    let conn = Conn::new(Rc::clone(&worker.local), peer.ip(), Transport::default());
     let id = worker.local.ids.next();
     let detail = "All connections are taken; try again in a moment.";
     conn.unread(&id, Code::Overloaded, detail);
+    if worker.local.shared.tls.is_some() {
+        return;
+    }
     let answer = problem::raw_problem(Code::Overloaded, detail.into(), &id);
     let socket = SockRef::from(&tcp);
     // A new connection's send buffer is empty and holds all of it.

@@ -97,7 +97,7 @@ impl Request {
         self.header("Content-Type", "application/json").body(value.to_string())
     }
 
-    fn bytes(&self, host: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&self, host: &str) -> Vec<u8> {
         let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
         if !self.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) {
             out.extend(format!("Host: {host}\r\n").bytes());
@@ -163,7 +163,7 @@ pub(crate) fn finish(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-fn read_all(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_all(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {

@@ -4,6 +4,7 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod idp;
 pub(crate) mod secrets;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod world;
 

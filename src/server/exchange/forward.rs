@@ -20,6 +20,7 @@ use crate::decision::Admitted;
 use crate::decision::denial::Code;
 use crate::decision::policy::Target;
 use crate::decision::principal::Mechanism;
+use crate::server::client_body::ClientBody;
 use crate::server::conn::Conn;
 use crate::server::failure::Failure;
 use crate::server::log;
@@ -56,7 +57,7 @@ impl Forward {
         admitted: Admitted<'_>,
         limit: Option<LimitHeaders>,
         parts: &mut request::Parts,
-        body: Option<Incoming>,
+        body: Option<ClientBody>,
         conn: &Conn,
         id: RequestId,
     ) -> Result<Self, Failure> {
@@ -77,6 +78,7 @@ impl Forward {
             id: &id,
             client: conn.client,
             forwarded_for: &conn.forwarded_for,
+            is_tls: conn.is_tls,
             host: &upstream.host,
             strips_authorization: admitted.route().mechanisms.contains(Mechanism::Jwt),
             chunked: watch.is_some() && body.size_hint().exact().is_none(),

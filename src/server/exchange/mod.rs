@@ -4,6 +4,7 @@
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod forward;
+mod h2;
 mod hygiene;
 mod issue_route;
 mod reply;
@@ -13,12 +14,14 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::{Request, Response, request};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
+use super::client_body::ClientBody;
 use super::conn::Conn;
 use super::failure::Failure;
 use super::log::{self, Subject};
@@ -44,8 +47,19 @@ pub(super) async fn handle(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
+    // hyper drops the body of an answer to HEAD in HTTP/1.1, but not in HTTP/2.
+    let is_headless = conn.streams().is_some() && parts.method == Method::HEAD;
+    let body = if conn.streams().is_some() {
+        let server = &conn.local.shared.settings.load().server;
+        ClientBody::timed(body, server.body_timeout, server.request_timeout)
+    } else {
+        ClientBody::new(body)
+    };
     let exchange = Exchange { conn: &conn, id: conn.local.ids.next() };
-    let response = exchange.answer(&mut parts, body).await;
+    let mut response = exchange.answer(&mut parts, body).await;
+    if is_headless {
+        response = without_body(response);
+    }
     Ok(response.map(|source| ReplyBody::new(source, in_flight)))
 }
 
@@ -64,7 +78,7 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
+    async fn answer(&self, parts: &mut request::Parts, body: ClientBody) -> Response<Source> {
         if let Some(response) = self.objection(parts) {
             return whole(response);
         }
@@ -99,12 +113,13 @@ impl Exchange<'_> {
     }
 
     /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
-    fn objection(&self, parts: &request::Parts) -> Option<Response<Bytes>> {
-        let (code, detail) = if let Err(why) = hygiene::check(parts) {
-            (Code::BadRequest, format!("The request is refused because {why}."))
+    fn objection(&self, parts: &mut request::Parts) -> Option<Response<Bytes>> {
+        let server = &self.conn.local.shared.settings.load().server;
+        let (code, detail) = if let Err((code, why)) = self.settle(parts, server.header_count_max) {
+            (code, format!("The request is refused because {why}."))
         } else {
             let length = hygiene::announced_length(&parts.headers)?;
-            let max = self.conn.local.shared.settings.load().server.body_bytes_max;
+            let max = server.body_bytes_max;
             if length <= max {
                 return None;
             }
@@ -115,11 +130,19 @@ impl Exchange<'_> {
         Some(Problem::new(code, detail).into_response(&self.id))
     }
 
+    /// Sees to the form of the request, whatever the version of HTTP.
+    fn settle(&self, parts: &mut request::Parts, fields_max: usize) -> Result<(), h2::Objection> {
+        if self.conn.streams().is_some() {
+            h2::settle(parts, self.conn.is_tls, fields_max)?;
+        }
+        hygiene::check(parts, self.conn.is_tls).map_err(|why| (Code::BadRequest, why))
+    }
+
     /// Evaluates the request and turns what borrows from the snapshot into what does not.
     fn decide(
         &self,
         parts: &mut request::Parts,
-        body: &mut Option<Incoming>,
+        body: &mut Option<ClientBody>,
         round: Round,
     ) -> Verdict {
         let shared = &self.conn.local.shared;
@@ -150,7 +173,7 @@ impl Exchange<'_> {
         &self,
         admitted: Admitted<'_>,
         parts: &mut request::Parts,
-        body: &mut Option<Incoming>,
+        body: &mut Option<ClientBody>,
         now: Now,
     ) -> Verdict {
         let limit = admitted.limit().map(|report| self.limit_headers(&report, now));
@@ -232,11 +255,21 @@ impl Exchange<'_> {
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
             client: self.conn.client,
+            certificate: self.conn.certificate.as_deref(),
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),
         }
     }
+}
+
+/// The response to HEAD: what it would be to GET, but for the body.
+fn without_body(mut response: Response<Source>) -> Response<Source> {
+    if let Source::Whole(bytes) = response.body_mut() {
+        let length = std::mem::take(bytes).len();
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    response
 }
 
 fn whole(response: Response<Bytes>) -> Response<Source> {

@@ -31,8 +31,36 @@ pub(in crate::server) enum Source {
 }
 
 impl ReplyBody {
-    pub(in crate::server) fn new(source: Source, in_flight: InFlight) -> Self {
+    pub(in crate::server) fn new(source: Source, mut in_flight: InFlight) -> Self {
+        in_flight.offered(true);
         Self { source, in_flight }
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenReply>>> {
+        let (upstream, id) = match &mut self.source {
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
+            }
+            Source::Upstream(upstream, id) => (upstream, id),
+        };
+        upstream.poll_data(cx).map(|polled| {
+            polled.map(|data| {
+                data.map_err(|why| {
+                    log::reply_broken(self.in_flight.conn().client, id, &why);
+                    self.in_flight.abort();
+                    BrokenReply
+                })
+            })
+        })
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        if self.is_end_stream() {
+            self.in_flight.complete();
+        }
     }
 }
 
@@ -44,25 +72,15 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
-        let this = &mut *self;
-        let (upstream, id) = match &mut this.source {
-            Source::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
-            }
-            Source::Upstream(upstream, id) => (upstream, id),
-        };
-        match upstream.poll_data(cx) {
-            Poll::Ready(Some(Err(why))) => {
-                let conn = this.in_flight.conn();
-                log::reply_broken(conn.client, id, &why);
-                conn.abort();
-                Poll::Ready(Some(Err(BrokenReply)))
-            }
-            Poll::Ready(Some(Ok(data))) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let polled = self.poll_source(cx);
+        // Polled again, the client has taken what it was offered before.
+        self.in_flight.offered(false);
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => self.in_flight.offered(true),
+            Poll::Ready(None) => self.in_flight.complete(),
+            Poll::Ready(Some(Err(BrokenReply))) | Poll::Pending => {}
         }
+        polled.map(|data| data.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

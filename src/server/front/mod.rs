@@ -1,6 +1,9 @@
 //! From the socket to a request that hyper may parse.
 
+pub(super) mod arrival;
 mod framing;
+pub(super) mod h2;
 mod held;
 pub(super) mod listen;
+mod stream;
 pub(super) mod wire;

@@ -11,7 +11,7 @@
 //! | `X-Auth-Subject` | the JWT's `sub`; `anonymous` for an anonymous caller |
 //! | `X-Auth-Scopes` | granted scopes, space-separated; `*` is every scope |
 //! | `X-Request-Id` | the request's name in responses and logs |
-//! | `X-Forwarded-For`, `-Host`, `-Proto`, `Forwarded` | the peer, its `Host`, `http` |
+//! | `X-Forwarded-For`, `-Host`, `-Proto`, `Forwarded` | the peer, its `Host`, `http` or `https` |
 //!
 //! None is ever missing or empty: what does not apply is `-`, which is no shop id and no key id.
 //! Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded, so that
@@ -43,6 +43,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 
 const ABSENT: HeaderValue = HeaderValue::from_static("-");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// Fields that concern one connection only (RFC 9110 §7.6.1).
@@ -68,6 +69,8 @@ pub(in crate::server) struct Outgoing<'a> {
     pub(in crate::server) client: IpAddr,
     /// The same, as [`forwarded_for`] made it.
     pub(in crate::server) forwarded_for: &'a HeaderValue,
+    /// The peer came through TLS.
+    pub(in crate::server) is_tls: bool,
     /// The upstream's authority.
     pub(in crate::server) host: &'a HeaderValue,
     /// The route takes JWTs, so `Authorization` is latchkey's.
@@ -89,11 +92,12 @@ pub(in crate::server) fn prepare_request(headers: &mut HeaderMap, outgoing: &Out
         headers.insert(TRANSFER_ENCODING, CHUNKED);
     }
     let original_host = headers.insert(HOST, outgoing.host.clone());
-    let forwarded = forwarded(outgoing.client, original_host.as_ref());
+    let proto = if outgoing.is_tls { HTTPS } else { HTTP };
+    let forwarded = forwarded(outgoing.client, original_host.as_ref(), outgoing.is_tls);
     headers.insert(FORWARDED, forwarded);
     headers.insert(X_FORWARDED_HOST, original_host.unwrap_or(ABSENT));
     headers.insert(X_FORWARDED_FOR, outgoing.forwarded_for.clone());
-    headers.insert(X_FORWARDED_PROTO, HTTP);
+    headers.insert(X_FORWARDED_PROTO, proto);
     headers.insert(X_REQUEST_ID, text(outgoing.id));
     identify(headers, outgoing.principal);
 }
@@ -174,7 +178,7 @@ pub(in crate::server) fn forwarded_for(client: IpAddr) -> HeaderValue {
 
 /// `Forwarded` (RFC 7239 §4): IPv6 addresses bracketed and quoted, and the host quoted, since it
 /// may hold a colon.
-fn forwarded(client: IpAddr, host: Option<&HeaderValue>) -> HeaderValue {
+fn forwarded(client: IpAddr, host: Option<&HeaderValue>, is_tls: bool) -> HeaderValue {
     let mut value = String::with_capacity(128);
     let written = match client {
         IpAddr::V4(v4) => write!(value, "for={v4}"),
@@ -186,7 +190,7 @@ fn forwarded(client: IpAddr, host: Option<&HeaderValue>) -> HeaderValue {
         value.push_str(host);
         value.push('"');
     }
-    value.push_str(";proto=http");
+    value.push_str(if is_tls { ";proto=https" } else { ";proto=http" });
     owned(value)
 }
 
@@ -275,6 +279,7 @@ mod tests {
             id: &RequestId::from("0123456789abcdef0123456789abcdef").unwrap(),
             client,
             forwarded_for: &forwarded_for(client),
+            is_tls: false,
             host: &HeaderValue::from_static("upstream:81"),
             strips_authorization: jwt,
             chunked: false,

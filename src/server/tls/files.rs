@@ -73,10 +73,12 @@ pub(super) fn private_key(
             let word = b"BEGIN ENCRYPTED PRIVATE KEY";
             bytes.windows(word.len()).any(|window| window == word)
         };
-        Fault::Content(match error {
-            pem::Error::NoItemsFound if encrypted() => "the key is encrypted with a passphrase",
-            pem::Error::NoItemsFound => "no private key was found in it",
-            _ => "its PEM form is broken",
+        Fault::Content(if !matches!(error, pem::Error::NoItemsFound) {
+            "its PEM form is broken"
+        } else if encrypted() {
+            "the key is encrypted with a passphrase"
+        } else {
+            "no private key was found in it"
         })
     })
 }
