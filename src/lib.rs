@@ -25,7 +25,7 @@
 //! Below them: [`config`] turns what was written into what the program needs; [`metrics`] and
 //! [`logging`] tell the operator what happened; [`id`] and [`secret`] are names that are valid and
 //! secrets that cannot be printed; [`clock`] alone reads the time; [`jose`] is the cryptography of
-//! JWTs.
+//! JWTs; [`assertion`] signs what upstreams are told.
 //!
 //! # Invariants
 //!
@@ -39,6 +39,7 @@
 //! 7. One crypto library: ring.
 
 pub mod admin;
+pub mod assertion;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -149,6 +149,8 @@ fn the_openapi_document_names_every_endpoint() {
         ("/shops/{shop}/keys/{key}/limits", &["put", "delete"]),
         ("/issuers", &["get"]),
         ("/issuers/{name}/refresh", &["post"]),
+        ("/assertion-keys", &["get"]),
+        ("/assertion-keys/rotate", &["post"]),
         ("/explain", &["post"]),
     ] {
         let full = format!("/api/v1{path}");

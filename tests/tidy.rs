@@ -8,17 +8,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which top-level modules each may import. `server` and `admin` never know each other.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("id", &[]),
     ("secret", &[]),
     ("clock", &[]),
     ("jose", &[]),
     ("decision", &["id", "secret", "clock", "jose"]),
+    ("assertion", &["id", "secret", "clock", "decision"]),
     ("store", &["id", "secret", "clock"]),
     ("config", &["id", "secret", "clock", "decision"]),
     ("metrics", &["id", "secret", "clock", "decision"]),
     ("logging", &["id", "secret", "clock", "decision", "config"]),
-    ("snapshot", &["id", "secret", "clock", "decision", "store", "config"]),
+    ("snapshot", &["id", "secret", "clock", "decision", "assertion", "store", "config"]),
     ("limiter", &["id", "secret", "clock", "decision", "store", "config"]),
     ("verified_tokens", &["id", "secret", "clock", "decision", "store", "config"]),
     ("jwks", &["id", "secret", "clock", "decision", "config", "metrics", "jose"]),
@@ -30,6 +31,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "clock",
             "jose",
             "decision",
+            "assertion",
             "config",
             "metrics",
             "logging",
@@ -47,6 +49,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "clock",
             "jose",
             "decision",
+            "assertion",
             "store",
             "config",
             "metrics",
@@ -65,6 +68,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "clock",
             "jose",
             "decision",
+            "assertion",
             "store",
             "config",
             "metrics",

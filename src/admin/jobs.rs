@@ -14,7 +14,9 @@ use tokio::time::MissedTickBehavior;
 use super::key_sets::{self, WeakSink};
 use super::listener::stopped;
 use super::node::Node;
-use super::operations::{Idempotency, OperationError, admin_tokens, keys, signing_keys};
+use super::operations::{
+    Idempotency, OperationError, admin_tokens, assertion_keys, keys, signing_keys,
+};
 use crate::clock::Timestamp;
 use crate::id::KeyId;
 use crate::jwks::Jwks;
@@ -49,12 +51,16 @@ type Job<'j> = &'j dyn Fn() -> Result<(), OperationError>;
 /// Does what is due. Every job is tried even when one fails; failures are logged, and the next
 /// tick tries again.
 pub fn tick(node: &Node, progress: &Progress) {
-    let rotation = node.config.load().widget_signing_key_rotation;
+    let config = node.config.load_full();
+    let rotation = config.widget_signing_key_rotation;
     let probe = || if node.is_writable() { Ok(()) } else { signing_keys::probe(node) };
-    let jobs: [(&str, Job<'_>); 6] = [
+    let jobs: [(&str, Job<'_>); 7] = [
         ("the store still refuses writes", &probe),
         ("times of last use are not stored", &|| flush_last_use(node, progress)),
         ("signing keys are not rotated", &|| signing_keys::maintain(node, rotation)),
+        ("keys that sign assertions are not rotated", &|| {
+            assertion_keys::maintain(node, &config.assertion)
+        }),
         ("rotated keys are not pruned", &|| keys::prune(node).map(drop)),
         ("expired widget tokens are not pruned", &|| prune_tokens(node)),
         ("idempotency keys are not pruned", &|| prune_idempotency(node)),

@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use super::key_sets;
-use super::operations::OperationError;
+use super::operations::{OperationError, assertion_keys};
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
 use crate::config::{self, Config};
@@ -49,6 +49,9 @@ pub enum OpenError {
     /// The first signing key could not be made.
     #[error("no signing key could be made: {0}")]
     Entropy(#[from] EntropyError),
+    /// The first key that signs assertions could not be made.
+    #[error("no key that signs assertions could be made: {0}")]
+    AssertionKey(#[from] Box<OperationError>),
 }
 
 /// An admin token, as bearer tokens are held against it.
@@ -141,7 +144,7 @@ impl Node {
         announce(&metrics, &policies);
         metrics.config_loaded(clock.now().unix);
         let loaded = load(&store, &config, pepper.clone())?;
-        Ok(Arc::new(Self {
+        let node = Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
             limiter: Arc::new(Limiter::new(config.limiter_cells.get(), POLICIES_MAX + 1)),
@@ -157,12 +160,31 @@ impl Node {
             turn: Mutex::new(Turn { last_issued: loaded.last_issued }),
             draining: AtomicBool::new(false),
             writable,
-        }))
+        });
+        node.make_first_assertion_key()?;
+        Ok(node)
+    }
+
+    /// Before the first request: the first tick would be too late. Only a node that has no key at
+    /// all cannot do without.
+    fn make_first_assertion_key(&self) -> Result<(), OpenError> {
+        let config = self.config.load_full();
+        let Err(error) = assertion_keys::maintain(self, &config.assertion) else {
+            return Ok(());
+        };
+        let snapshot = self.published.load();
+        if config.assertion.enabled && snapshot.assertions().signer(self.now().unix).is_none() {
+            return Err(Box::new(error).into());
+        }
+        tracing::warn!(%error, "keys that sign assertions are not rotated");
+        Ok(())
     }
 
     /// Puts a validated configuration in force. What it returns is worth telling the operator:
-    /// keys that only a restart applies, and overrides of limits that no longer exist.
+    /// keys that only a restart applies, overrides of limits that no longer exist, and assertions
+    /// that nobody can sign yet.
     pub fn reload(&self, config: Config) -> Vec<String> {
+        let assertion_key = assertion_keys::maintain(self, &config.assertion);
         let _turn = self.take_turn();
         let old = self.config.load_full();
         let mut warnings: Vec<String> = config::restart_needed(&old, &config)
@@ -171,6 +193,9 @@ impl Node {
             .collect();
         let policies = Arc::clone(&config.policies);
         warnings.extend(orphaned_overrides(&self.published.load(), &policies));
+        if let Err(error) = assertion_key {
+            warnings.push(format!("the keys that sign assertions are as they were: {error}"));
+        }
         announce(&self.metrics, &policies);
         let config = Arc::new(config);
         // Before the patch: see `publish_key_set`.
@@ -183,6 +208,7 @@ impl Node {
                 }
             }
             snapshot.set_policies(policies);
+            snapshot.set_assertion_settings(assertion_keys::settings(&config.assertion));
         });
         self.reloads.send_modify(|generation| *generation += 1);
         warnings
@@ -310,6 +336,7 @@ struct Loaded {
 /// Compiles what the store holds.
 fn load(store: &Store, config: &Config, pepper: Pepper) -> Result<Loaded, OpenError> {
     let mut snapshot = Snapshot::new(Arc::clone(&config.policies), pepper);
+    snapshot.set_assertion_settings(assertion_keys::settings(&config.assertion));
     let mut admin_tokens = HashMap::new();
     let mut last_issued = Timestamp::default();
     let mut unusable = None;
@@ -327,6 +354,7 @@ fn load(store: &Store, config: &Config, pepper: Pepper) -> Result<Loaded, OpenEr
             }
         })?;
         snapshot.set_signing_keys(&tx.signing_keys()?);
+        snapshot.set_assertion_keys(&tx.assertion_keys()?);
         for record in tx.admin_tokens(None, usize::MAX)? {
             admin_tokens.insert(record.digest, Arc::new(AdminToken::new(record)));
         }

@@ -6,7 +6,7 @@ use crate::decision::principal::{ApiKey, Shop};
 use crate::id::ShopId;
 use crate::secret::Digest;
 use crate::snapshot::Snapshot;
-use crate::store::{SigningKeyRecord, TokenRecord};
+use crate::store::{AssertionKeyRecord, SigningKeyRecord, TokenRecord};
 
 /// One change.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub(super) enum Change {
     PutKey(ApiKey),
     RemoveKey(Digest),
     SetSigningKeys(Vec<SigningKeyRecord>),
+    SetAssertionKeys(Vec<AssertionKeyRecord>),
     RevokeToken(TokenRecord),
 }
 
@@ -41,6 +42,7 @@ impl Patch {
                 Change::PutKey(key) => snapshot.put_api_key(key),
                 Change::RemoveKey(digest) => snapshot.remove_api_key(&digest),
                 Change::SetSigningKeys(keys) => snapshot.set_signing_keys(&keys),
+                Change::SetAssertionKeys(keys) => snapshot.set_assertion_keys(&keys),
                 Change::RevokeToken(token) => snapshot.revoke_token(&token),
             }
         }

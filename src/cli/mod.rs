@@ -65,6 +65,7 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         | Command::Token(_)
         | Command::Operator(_)
         | Command::Issuer(_)
+        | Command::Assertion(_)
         | Command::Explain(_) => manage(&cli.command, &sources(), output),
     }
 }
@@ -81,6 +82,7 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
             Command::Token(command) => manage::token(command, &client, output).await,
             Command::Operator(command) => manage::operator(command, &client, output, now).await,
             Command::Issuer(command) => manage::issuer(command, &client, output).await,
+            Command::Assertion(command) => manage::assertion(command, &client, output).await,
             Command::Explain(args) => explain::run(args, &client, output).await,
             Command::Serve(_)
             | Command::Demo(_)
@@ -104,6 +106,7 @@ fn missing(command: &Command) -> Missing {
         | Command::Key(_)
         | Command::Token(_)
         | Command::Issuer(_)
+        | Command::Assertion(_)
         | Command::Explain(_)
         | Command::Serve(_)
         | Command::Demo(_)

@@ -59,6 +59,7 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
     let key_existed = key_file.exists();
     let socket = config.admin.socket.clone();
     let gateway = Gateway::start(config).await?;
+    gateway.node().metrics.log_lines_dropped(log.dropped_lines());
     if !key_existed {
         let file = key_file.display();
         tracing::info!(%file, "a new master key was made; back it up, apart from the database");

@@ -60,7 +60,7 @@ pub(super) fn open_node_at(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<
 fn open_failure(error: &OpenError, socket: &Path) -> Failure {
     let exit = match error {
         OpenError::MasterKey(_) | OpenError::Store(_) | OpenError::Shop(_) => Exit::Store,
-        OpenError::Entropy(_) => Exit::Failure,
+        OpenError::Entropy(_) | OpenError::AssertionKey(_) => Exit::Failure,
     };
     let failure = Failure::new(exit, error.to_string());
     if matches!(error, OpenError::Store(StoreError::Locked { .. })) {

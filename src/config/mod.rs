@@ -22,6 +22,7 @@ mod report;
 mod scalar;
 mod server;
 mod tls;
+mod typed;
 mod upstream;
 mod validate;
 mod value;

@@ -188,7 +188,11 @@ fn parse(name: &str, text: &str) -> Result<Layer, ConfigError> {
         Err(error) => {
             let start = error.span().map_or(0, |span| span.start);
             let (line, column) = line_and_column(text, start);
-            let message = error.message().trim().replace('\n', ", ");
+            let message = match error.message().trim() {
+                // The parser says nothing of some faults.
+                "" => "this is no TOML".to_owned(),
+                message => message.replace('\n', ", "),
+            };
             let place = format!("{name}:{line}:{column}");
             Err(ConfigError::of_source(&place, message))
         }
@@ -242,4 +246,17 @@ fn is_service_link(rest: &str, value: &str) -> bool {
         || holds("SERVICE_PORT_")
         || (ends("PORT") && link.iter().any(|scheme| value.starts_with(scheme)))
         || numbered_port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_that_the_parser_has_no_words_for_has_some() {
+        let Err(error) = parse("a.toml", "[server]\nworkers = ") else {
+            panic!("that is no TOML");
+        };
+        assert_eq!(error.to_string(), "a.toml:2:11: this is no TOML");
+    }
 }

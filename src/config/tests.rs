@@ -14,6 +14,9 @@ use crate::decision::principal::Mechanism;
 use crate::decision::rate_limit::{Algorithm, Quota};
 use crate::decision::route::CanonicalPath;
 
+mod front_door;
+mod upstreams;
+
 const SHIPPED: &str = include_str!("../../packaging/latchkey.toml");
 
 fn sources(text: &str) -> Sources {
@@ -174,11 +177,6 @@ fn values_out_of_grammar_or_range() {
 fn upstreams_that_cannot_be_reached() {
     for (url, expected) in [
         (
-            "https://a.example",
-            "an https upstream is not supported yet; reach it by http, or through a local proxy \
-             that speaks TLS",
-        ),
-        (
             "http://a.example/api",
             "\"http://a.example/api\" has a path; requests keep their own, so write e.g. \
              \"http://127.0.0.1:9000\"",
@@ -189,17 +187,24 @@ fn upstreams_that_cannot_be_reached() {
         ),
         (
             "a.example:9000",
-            "\"a.example:9000\" is not an http URL; write e.g. \"http://127.0.0.1:9000\"",
+            "\"a.example:9000\" is not an http or https URL; write e.g. \
+             \"http://127.0.0.1:9000\"",
         ),
         (
             "http://a.example:99999",
-            "\"http://a.example:99999\" is not an http URL; write e.g. \"http://127.0.0.1:9000\"",
+            "\"http://a.example:99999\" is not an http or https URL; write e.g. \
+             \"http://127.0.0.1:9000\"",
         ),
         (
             "http://a.example:",
-            "\"http://a.example:\" is not an http URL; write e.g. \"http://127.0.0.1:9000\"",
+            "\"http://a.example:\" is not an http or https URL; write e.g. \
+             \"http://127.0.0.1:9000\"",
         ),
-        ("http://", "\"http://\" is not an http URL; write e.g. \"http://127.0.0.1:9000\""),
+        (
+            "http://",
+            "\"http://\" is not an http or https URL; write e.g. \
+             \"http://127.0.0.1:9000\"",
+        ),
     ] {
         let text = format!("[upstreams.api]\nurl = '{url}'");
         check_rows(&[(&text, &format!("upstreams.api.url: {expected}"))]);
@@ -565,7 +570,8 @@ fn unknown_keys_at_every_level() {
         (
             "zzz = 1",
             "zzz: unknown key; known here: server, admin, store, upstreams, origin, widget, \
-             failed_attempts, routes, limits, issuers, limiter, rate_limit_headers, jwt_cache, log",
+             failed_attempts, routes, limits, issuers, limiter, rate_limit_headers, jwt_cache, \
+             cors, forward_auth, assertion, log",
         ),
         (
             "[server]\nlisten_address = '0.0.0.0:80'",
@@ -582,10 +588,8 @@ fn unknown_keys_at_every_level() {
             "issuers[0].audience: unknown key; did you mean `audiences`?",
         ),
         (
-            "[server]\ntrusted_proxies = []",
-            "server.trusted_proxies: unknown key; known here: listen, workers, connections_max, \
-             header_bytes_max, header_count_max, body_bytes_max, head_timeout, idle_timeout, \
-             body_timeout, drain_timeout",
+            "[assertion]\nttl = '9s'",
+            "assertion.ttl: unknown key; known here: enabled, issuer, lifetime, key_rotation",
         ),
     ]);
 }
@@ -627,7 +631,7 @@ fn unknown_and_bad_variables_and_flags_name_themselves() {
 
 #[test]
 fn all_mistakes_at_once_each_from_its_source() {
-    let text = "colour = 'red'\n[server]\nlisten = 'x'\nworkers = 0\nspeed = 9\n\
+    let text = "colour = 'red'\n[server]\nlisten = 'x'\nworkers = 0\n[server.h2]\nspeed = 9\n\
                 [[limits]]\nname = 'a'\npaths = ['a', '/b*c']\nkey = 'shp'\nlimit = 1\n\
                 window = '1 fortnight'\n";
     check(
@@ -636,9 +640,9 @@ fn all_mistakes_at_once_each_from_its_source() {
             "latchkey.toml: server.listen: \"x\" is not an address; write IP:PORT, \
              e.g. \"127.0.0.1:8080\" or \"[::]:8080\"",
             "latchkey.toml: server.workers: zero never means unlimited; write 1 to 1024",
-            "latchkey.toml: server.speed: unknown key; known here: listen, workers, \
-             connections_max, header_bytes_max, header_count_max, body_bytes_max, head_timeout, \
-             idle_timeout, body_timeout, drain_timeout",
+            "latchkey.toml: server.h2.speed: unknown key; known here: streams_max, \
+             stream_window_bytes, connection_window_bytes, send_buffer_bytes, \
+             pending_resets_max, local_resets_max, keep_alive_interval, keep_alive_timeout",
             "latchkey.toml: limits[0].paths[0]: \"a\" is not a path pattern: a path pattern \
              starts with /",
             "latchkey.toml: limits[0].paths[1]: \"/b*c\" is not a path pattern: * may only stand \
@@ -651,7 +655,7 @@ fn all_mistakes_at_once_each_from_its_source() {
              error, warn, info, debug, trace, or e.g. \"info,latchkey::server=debug\"",
             "latchkey.toml: colour: unknown key; known here: server, admin, store, upstreams, \
              origin, widget, failed_attempts, routes, limits, issuers, limiter, \
-             rate_limit_headers, jwt_cache, log",
+             rate_limit_headers, jwt_cache, cors, forward_auth, assertion, log",
         ],
     );
 }
@@ -884,6 +888,13 @@ fn every_default() {
     assert_eq!(config.limiter_cells, number(65_536));
     assert!(config.x_ratelimit);
     assert_eq!(config.jwt_cache_entries, number(65_536));
+    assert_eq!(config.log, LogConfig::new("info", LogFormat::Text));
+}
+
+#[test]
+fn every_default_of_the_front_door() {
+    let config = load(&Sources::default()).unwrap();
+    let seconds = Duration::from_secs;
     assert_eq!(
         config.cors,
         CorsConfig {
@@ -904,8 +915,7 @@ fn every_default() {
             key_rotation: seconds(30 * 86_400),
         }
     );
-    assert_eq!(config.log, LogConfig::new("info", LogFormat::Text));
-    for route in &policies.routes {
+    for route in &config.policies.routes {
         assert_eq!(route.body_bytes_max, None);
         assert!(route.upgrades.is_empty() && route.origins.is_empty());
     }
@@ -1004,11 +1014,16 @@ fn uncommented(keep: impl Fn(&str) -> bool) -> String {
     text
 }
 
+/// Tables that are no defaults.
+fn is_example(table: &str) -> bool {
+    table == "[[issuers]]" || table.starts_with("[upstreams.search")
+}
+
 #[test]
 fn the_shipped_file_says_the_defaults() {
     let default = load(&Sources::default()).unwrap();
     let as_shipped = good(SHIPPED);
-    let spelled = uncommented(|table| table != "[[issuers]]");
+    let spelled = uncommented(|table| !is_example(table));
     let spelled_out = good(&spelled);
     for config in [&as_shipped, &spelled_out] {
         // The number of cores is the machine's; the rest of the debug text is the same.
@@ -1028,13 +1043,15 @@ fn the_shipped_file_says_the_defaults() {
 }
 
 #[test]
-fn the_shipped_issuers_parse() {
+fn the_shipped_examples_parse() {
     let mut secret = tempfile::NamedTempFile::new().unwrap();
     secret.write_all(&[b'x'; 32]).unwrap();
     let path = secret.path().display().to_string();
     let text = uncommented(|_| true).replace("/etc/latchkey/shared.secret", &path);
     let config = good(&text);
     assert_eq!(config.issuer_sources.len(), 4);
+    let search = &config.upstreams[&Name::parse("search").unwrap()];
+    assert!(search.endpoints.len() == 2 && search.tls.is_some() && search.probe.is_some());
     let parsed = good(&text.replace("shop_claim = \"shop_id\"", ""));
     assert_eq!(parsed.policies.issuers[0].shop_claim, None);
     // What the example calls a default is one.
@@ -1048,7 +1065,7 @@ fn the_shipped_issuers_parse() {
 
 #[test]
 fn what_is_printed_reads_back_the_same() {
-    let text = uncommented(|table| table != "[[issuers]]")
+    let text = uncommented(|table| !is_example(table))
         + &issuer("discovery = true\nscope_claim = ['a.b', \"c\\\"d\\\\\"]");
     let mut given = with_environment(&text, &[("LATCHKEY_SERVER__WORKERS", "7")]);
     given.overrides.push(Override {
@@ -1085,7 +1102,15 @@ fn restarts_are_asked_for_only_where_needed() {
     let old = good("");
     for (text, expected) in [
         ("", &[][..]),
-        ("[log]\nlevel = 'debug'", &[]),
+        ("[log]\nlevel = 'debug'\naccess = true\naccess_sample = 9", &[]),
+        ("[log]\nqueue_lines_max = 99", &["log.queue_lines_max"]),
+        ("[server]\nh2c = true", &["server.h2c"]),
+        ("[server]\ntrusted_proxies = ['::1']\nproxy_protocol = true\nrequests_max = 9", &[]),
+        ("[server.h2]\nstreams_max = 9\n[cors]\nmax_age = '1h'", &[]),
+        ("[server.tls]\ncertificates = [{ chain_file = 'a', key_file = 'b' }]", &["server.tls"]),
+        ("[server.tls]\ncertificates = []", &[]),
+        ("[assertion]\nenabled = true", &[]),
+        ("[upstreams.default]\nurls = ['https://a']\nhttp2 = true", &[]),
         ("[upstreams.b]\nurl = 'http://b'", &[]),
         ("[server]\nlisten = '0.0.0.0:80'", &["server.listen"]),
         ("[server]\nworkers = 1000\nconnections_max = 9\nidle_timeout = '9s'", &["server.workers"]),

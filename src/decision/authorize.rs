@@ -127,7 +127,7 @@ fn require(allowed: bool, source: OriginSource) -> Result<(), Denial<'static>> {
 }
 
 /// The one value of `name`, parsed; `None` if the field is absent.
-fn single<'r>(
+pub(super) fn single<'r>(
     request: &RequestView<'r>,
     name: &HeaderName,
     source: OriginSource,

@@ -84,6 +84,8 @@ pub enum OriginFault {
     Repeated,
     /// It does not parse.
     Malformed,
+    /// A preflight's: neither the route nor a shop whose widgets it serves allows it.
+    Unlisted,
 }
 
 impl OriginFault {
@@ -93,6 +95,7 @@ impl OriginFault {
             Self::Opaque => "it is `null`, as sent by sandboxed and local pages",
             Self::Repeated => "it is sent more than once",
             Self::Malformed => "it is not a valid origin",
+            Self::Unlisted => "it is not one whose pages may call this route",
         }
     }
 }

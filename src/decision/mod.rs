@@ -9,6 +9,7 @@
 //! returns as data ([`Decision::NeedsKey`]).
 
 pub mod api_key;
+pub mod cors;
 pub mod credential;
 pub mod denial;
 pub mod jwt;
@@ -26,6 +27,8 @@ mod code;
 mod limits;
 
 use std::hash::RandomState;
+
+use http::Method;
 
 use self::credential::Presented;
 use self::denial::Denial;
@@ -213,7 +216,7 @@ pub fn evaluate<'a, F: Facts, L: Limits, V: VerifiedTokens>(
         Ok(path) => path,
         Err(error) => return refuse(Denial::BadPath(error), None),
     };
-    let classified = match classify(request, &path, context.facts.policies()) {
+    let classified = match classify(request.method, &path, context.facts.policies()) {
         Ok(classified) => classified,
         Err(denial) => return refuse(denial, None),
     };
@@ -249,11 +252,11 @@ fn refuse<'a>(denial: Denial<'a>, route: Option<&'a Route>) -> Decision<'a> {
 
 /// The first route that matches path and method.
 fn classify<'a, 'p>(
-    request: &RequestView<'_>,
+    method: &Method,
     path: &'p CanonicalPath<'p>,
     policies: &'a Policies,
 ) -> Result<Classified<'a, 'p>, Denial<'a>> {
-    for route in policies.routes.iter().filter(|r| r.methods.contains(request.method)) {
+    for route in policies.routes.iter().filter(|r| r.methods.contains(method)) {
         let Some(matched) = route.paths.iter().find_map(|p| p.matches(path)) else {
             continue;
         };

@@ -5,6 +5,7 @@
 //! effective port are compared. The request side is parsed without allocating.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Longest origin or referer that is looked at, in bytes.
@@ -140,7 +141,9 @@ impl OriginPattern {
         Ok(Self { scheme, host: host.into(), port, subdomains })
     }
 
-    fn matches(&self, presented: OriginRef<'_>, rules: Rules) -> bool {
+    /// Whether a browser on `presented` is where this pattern allows it (spec §2.5).
+    #[must_use]
+    pub fn matches(&self, presented: OriginRef<'_>, rules: Rules) -> bool {
         if self.subdomains {
             let Some(head) = strip_suffix_ignore_case(presented.host, &self.host) else {
                 return false;
@@ -161,6 +164,15 @@ impl OriginPattern {
         let scheme = self.scheme.unwrap_or(presented.scheme);
         let port = self.port.unwrap_or(scheme.default_port());
         same_scheme_and_port(presented, scheme, port, rules)
+    }
+}
+
+/// The pattern that matches exactly the pages that [`is_same_site`] finds on the origin.
+impl From<&Origin> for OriginPattern {
+    fn from(origin: &Origin) -> Self {
+        let Origin { scheme, host, port } = origin;
+        let port = Some(*port).filter(|port| *port != scheme.default_port());
+        Self { scheme: Some(*scheme), host: host.clone(), port, subdomains: false }
     }
 }
 
@@ -263,6 +275,70 @@ pub fn may_embed(
     is_same_site(presented, shop, rules) || extra.iter().any(|p| p.matches(presented, rules))
 }
 
+/// Where an index of patterns keeps `pattern`: see [`find_pattern`].
+pub fn pattern_key(pattern: &OriginPattern, hasher: &impl BuildHasher) -> u64 {
+    let (host, kind) = if pattern.subdomains {
+        (&*pattern.host, KeyKind::Subdomains)
+    } else {
+        (bare(&pattern.host), KeyKind::Exact)
+    };
+    let mut state = hasher.build_hasher();
+    host.bytes().rev().for_each(|byte| state.write_u8(byte));
+    let default = pattern.scheme.map(Scheme::default_port);
+    let port = pattern.port.filter(|port| Some(*port) != default);
+    key(state, kind, port.unwrap_or(DEFAULT_PORT))
+}
+
+/// Asks `found` about the [`pattern_key`]s of all patterns that could match `page` under any
+/// [`Rules`], until it finds one that does. Other patterns may have one of these keys: `found` has
+/// to ask [`OriginPattern::matches`].
+///
+/// Reads the host once, from its end: a key per parent domain, and one for the host itself
+/// without `www.`; each for the port as it is and, if it is the scheme's own, for no port.
+pub fn find_pattern<B: BuildHasher>(
+    page: OriginRef<'_>,
+    hasher: &B,
+    mut found: impl FnMut(u64) -> bool,
+) -> bool
+where
+    B::Hasher: Clone,
+{
+    let is_default = page.port == page.scheme.default_port();
+    let mut ask = |state: &B::Hasher, kind| {
+        found(key(state.clone(), kind, page.port))
+            || (is_default && found(key(state.clone(), kind, DEFAULT_PORT)))
+    };
+    let mut state = hasher.build_hasher();
+    let bare_len = bare(page.host).len();
+    for (read, byte) in page.host.bytes().rev().enumerate() {
+        if byte == b'.' && ask(&state, KeyKind::Subdomains) {
+            return true;
+        }
+        if read == bare_len && ask(&state, KeyKind::Exact) {
+            return true;
+        }
+        state.write_u8(byte.to_ascii_lowercase());
+    }
+    bare_len == page.host.len() && ask(&state, KeyKind::Exact)
+}
+
+/// Stands for the scheme's own port in a key; no port is 0.
+const DEFAULT_PORT: u16 = 0;
+
+#[derive(Clone, Copy)]
+enum KeyKind {
+    Exact,
+    Subdomains,
+}
+
+fn key(mut state: impl Hasher, kind: KeyKind, port: u16) -> u64 {
+    // No host holds this byte, so that no host runs into what follows it.
+    state.write_u8(b'/');
+    state.write_u8(kind as u8);
+    state.write_u16(port);
+    state.finish()
+}
+
 fn same_scheme_and_port(presented: OriginRef<'_>, scheme: Scheme, port: u16, rules: Rules) -> bool {
     let upgraded = scheme == Scheme::Http && presented.scheme == Scheme::Https;
     if presented.scheme == scheme {
@@ -284,8 +360,12 @@ fn same_host(presented: &str, configured: &str, www_alias: bool) -> bool {
     if !www_alias {
         return false;
     }
-    let bare = |host| strip_prefix_ignore_case(host, "www.").unwrap_or(host);
     bare(presented).eq_ignore_ascii_case(bare(configured))
+}
+
+/// The host without a leading `www.`.
+fn bare(host: &str) -> &str {
+    strip_prefix_ignore_case(host, "www.").unwrap_or(host)
 }
 
 fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
@@ -448,6 +528,26 @@ mod tests {
         }
         for bad in ["*.com", "*", "*.", "https://*", "a.*.com", "*.1.2.3.4", "*.a.com/x"] {
             assert!(OriginPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_index_is_asked_a_few_times_whatever_is_sent() {
+        let labels = vec!["a"; 126].join(".");
+        for (origin, times) in [
+            (format!("https://{labels}"), 2 * 126),
+            (format!("https://{labels}:8443"), 126),
+            ("https://www.shop.example".to_owned(), 2 * 3),
+            ("http://[::1]:1".to_owned(), 1),
+        ] {
+            let mut asked = 0;
+            let page = OriginRef::parse_origin(&origin).unwrap();
+            let hasher = std::hash::RandomState::new();
+            assert!(!find_pattern(page, &hasher, |_| {
+                asked += 1;
+                false
+            }));
+            assert_eq!(asked, times, "{origin}");
         }
     }
 

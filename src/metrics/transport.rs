@@ -1,10 +1,10 @@
 //! What is counted of connections before anybody reads a request: handshakes, certificates,
 //! streams that end early.
 
-use prometheus::{Error, IntCounter, IntGaugeVec, Opts};
+use prometheus::{Error, IntCounter, IntGaugeVec};
 
-use super::series::Set;
-use super::{RESULTS, gauge_value};
+use super::Metrics;
+use super::set::{RESULTS, Set};
 use crate::clock::Timestamp;
 
 /// How a TLS handshake ended.
@@ -119,10 +119,11 @@ impl Transport {
             "TLS handshakes by how they ended.",
             &["outcome"],
         )?;
-        let expiry = Opts::new(
-            "latchkey_tls_certificate_expiry_timestamp_seconds",
+        let expiry = set.gauges(
+            "tls_certificate_expiry_timestamp_seconds",
             "When a certificate in force expires; certificates in the order of the configuration.",
-        );
+            &["certificate"],
+        )?;
         let reloads =
             set.counters("tls_reloads_total", "Attempts to load certificates anew.", &["result"])?;
         let resets = set.counters(
@@ -137,35 +138,45 @@ impl Transport {
         )?;
         Ok(Self {
             handshakes: Handshake::ALL.map(|h| handshakes.with_label_values(&[h.as_str()])),
-            expiry: set.add(IntGaugeVec::new(expiry, &["certificate"])?)?,
+            expiry,
             certificate_reloads: RESULTS.map(|r| reloads.with_label_values(&[r])),
             resets: StreamReset::ALL.map(|r| resets.with_label_values(&[r.as_str()])),
             goaways: GoAway::ALL.map(|g| goaways.with_label_values(&[g.as_str()])),
         })
     }
+}
 
-    pub(super) fn handshake(&self, outcome: Handshake) {
-        count(&self.handshakes, outcome as usize);
+impl Metrics {
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, outcome: Handshake) {
+        count(&self.transport.handshakes, outcome as usize);
     }
 
-    pub(super) fn reset(&self, cause: StreamReset) {
-        count(&self.resets, cause as usize);
+    /// Counts a stream of HTTP/2 that ended before its response was out.
+    pub fn h2_reset(&self, cause: StreamReset) {
+        count(&self.transport.resets, cause as usize);
     }
 
-    pub(super) fn goaway(&self, cause: GoAway) {
-        count(&self.goaways, cause as usize);
+    /// Counts a connection of HTTP/2 that latchkey ended.
+    pub fn h2_goaway(&self, cause: GoAway) {
+        count(&self.transport.goaways, cause as usize);
     }
 
-    pub(super) fn reload(&self, success: bool) {
-        count(&self.certificate_reloads, usize::from(success));
-    }
-
-    /// Sets the expiries of the certificates in force, and forgets those of others.
-    pub(super) fn expiries(&self, expiries: &[Timestamp]) {
-        self.expiry.reset();
+    /// Sets when the certificates in force expire, and forgets others.
+    pub fn certificates(&self, expiries: &[Timestamp]) {
+        let gauges = &self.transport.expiry;
+        gauges.reset();
         for (index, expiry) in expiries.iter().enumerate() {
-            let seconds = usize::try_from(expiry.unix_s()).unwrap_or(usize::MAX);
-            self.expiry.with_label_values(&[&index.to_string()]).set(gauge_value(seconds));
+            let seconds = i64::try_from(expiry.unix_s()).unwrap_or(i64::MAX);
+            gauges.with_label_values(&[&index.to_string()]).set(seconds);
+        }
+    }
+
+    /// Counts an attempt to load certificates anew; with their expiries if it succeeded.
+    pub fn certificates_loaded(&self, expiries: Option<&[Timestamp]>) {
+        count(&self.transport.certificate_reloads, usize::from(expiries.is_some()));
+        if let Some(expiries) = expiries {
+            self.certificates(expiries);
         }
     }
 }
@@ -179,8 +190,6 @@ fn count(counters: &[IntCounter], index: usize) {
 
 #[cfg(test)]
 mod tests {
-    use crate::metrics::Metrics;
-
     use super::*;
 
     #[test]

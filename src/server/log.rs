@@ -1,11 +1,12 @@
 //! What the data plane tells the operator: one event per refusal, and what went wrong.
 //!
 //! No event holds a credential, a query string or a body. Targets: `latchkey::refusal` for
-//! refusals, `latchkey::server` for the rest.
+//! refusals, `latchkey::access` for the access log, `latchkey::server` for the rest.
 
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
@@ -15,7 +16,8 @@ use crate::decision::Refusal;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
-use crate::metrics::Handshake;
+use crate::id::{Name, ShopId};
+use crate::metrics::{CutBy, Handshake};
 
 /// What is said of every request that does not go through.
 pub(super) struct Subject<'a> {
@@ -29,6 +31,51 @@ pub(super) struct Subject<'a> {
     pub(super) path: &'a str,
 }
 
+/// What the access log says of a request that has ended.
+pub(super) struct Access<'a> {
+    pub(super) subject: Subject<'a>,
+    pub(super) protocol: &'static str,
+    pub(super) status: Option<u16>,
+    pub(super) code: Option<Code>,
+    pub(super) mechanism: Option<Mechanism>,
+    pub(super) route: Option<&'a Name>,
+    pub(super) shop: Option<&'a ShopId>,
+    pub(super) key_id: Option<&'a str>,
+    pub(super) bytes: u64,
+    pub(super) cut: Option<CutBy>,
+    pub(super) decision: Duration,
+    /// Until the head of the upstream's response.
+    pub(super) upstream: Option<Duration>,
+    pub(super) total: Duration,
+}
+
+/// A request has ended. What does not apply is left out.
+pub(super) fn access(access: &Access<'_>) {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let subject = &access.subject;
+    info!(
+        target: "latchkey::access",
+        request_id = subject.id.as_str(),
+        client = %subject.client,
+        client_certificate = subject.certificate,
+        method = subject.method,
+        path = subject.path,
+        protocol = access.protocol,
+        status = access.status,
+        code = access.code.map(Code::as_str),
+        route = access.route.map(Name::as_str),
+        mechanism = access.mechanism.map(Mechanism::as_str),
+        shop = access.shop.map(ShopId::as_str),
+        key_id = access.key_id,
+        bytes = access.bytes,
+        cut_by = access.cut.map(CutBy::as_str),
+        decision_us = us(access.decision),
+        upstream_us = access.upstream.map(us),
+        total_us = us(access.total),
+        "request ended"
+    );
+}
+
 /// A refusal by the decision core.
 pub(super) fn refusal(subject: &Subject<'_>, refusal: &Refusal<'_>) {
     let principal = refusal.principal.as_ref();
@@ -40,7 +87,7 @@ pub(super) fn refusal(subject: &Subject<'_>, refusal: &Refusal<'_>) {
         status = code.status(),
         route = refusal.route.map(route_name),
         mechanism = refusal.mechanism().map(Mechanism::as_str),
-        shop = principal.and_then(Principal::shop).map(tracing::field::display),
+        shop = principal.and_then(Principal::shop).map(ShopId::as_str),
         key_id = principal.and_then(key_id),
         client = %subject.client,
         client_certificate = subject.certificate,
@@ -128,11 +175,23 @@ pub(super) fn connection_ended(error: &hyper::Error) {
 /// without the certificate that is asked of it is refused like a request.
 pub(super) fn handshake_failed(peer: Option<SocketAddr>, outcome: Handshake, error: &dyn Error) {
     let client = peer.map(|peer| tracing::field::display(peer.ip().to_canonical()));
-    let (outcome, reason) = (outcome.as_str(), chain(error));
-    if outcome == Handshake::ClientCertificate.as_str() {
-        info!(target: "latchkey::refusal", client, outcome, reason, "TLS handshake refused");
+    let reason = chain(error);
+    if outcome == Handshake::ClientCertificate {
+        info!(
+            target: "latchkey::refusal",
+            client,
+            outcome = outcome.as_str(),
+            reason,
+            "TLS handshake refused"
+        );
     } else {
-        debug!(target: "latchkey::server", client, outcome, reason, "TLS handshake failed");
+        debug!(
+            target: "latchkey::server",
+            client,
+            outcome = outcome.as_str(),
+            reason,
+            "TLS handshake failed"
+        );
     }
 }
 
@@ -167,11 +226,11 @@ fn route_name(route: &Route) -> &str {
     route.name.as_str()
 }
 
-fn key_id(principal: &Principal<'_>) -> Option<tracing::field::DisplayValue<String>> {
-    let id = match principal {
-        Principal::ShopApiKey { key, .. } => key.id.to_string(),
-        Principal::WidgetToken { token, .. } => token.id.to_string(),
-        Principal::Jwt { .. } | Principal::Anonymous => return None,
-    };
-    Some(tracing::field::display(id))
+/// The public name of the credential, if it has one.
+pub(super) fn key_id(principal: &Principal<'_>) -> Option<String> {
+    match principal {
+        Principal::ShopApiKey { key, .. } => Some(key.id.to_string()),
+        Principal::WidgetToken { token, .. } => Some(token.id.to_string()),
+        Principal::Jwt { .. } | Principal::Anonymous => None,
+    }
 }

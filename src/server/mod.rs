@@ -29,7 +29,7 @@ mod client_body;
 mod conn;
 mod exchange;
 mod failure;
-mod front;
+pub mod front;
 pub mod issue;
 mod local;
 mod log;

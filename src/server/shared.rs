@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use super::issue::IssueSender;
+use super::message::cors::CorsFields;
 use super::tls::Tls;
 use crate::clock::Clock;
 use crate::config::{
@@ -59,12 +61,16 @@ pub struct Settings {
     pub x_ratelimit: bool,
     /// Bounds and timeouts; `listen` and `workers` are fixed when the server is bound.
     pub server: ServerConfig,
+    /// The access log: one of so many requests is in it; `None` when it is off.
+    pub access: Option<NonZeroU32>,
     /// What browsers on other origins may do.
     pub cors: CorsConfig,
     /// Deciding for other proxies.
     pub forward_auth: ForwardAuthConfig,
     /// The proof that upstreams get.
     pub assertion: AssertionConfig,
+    /// What browsers are told, from `cors`.
+    pub(super) cors_fields: CorsFields,
 }
 
 impl Settings {
@@ -75,9 +81,11 @@ impl Settings {
             upstreams: config.upstreams.clone(),
             x_ratelimit: config.x_ratelimit,
             server: config.server.clone(),
+            access: config.log.access.then_some(config.log.access_sample),
             cors: config.cors.clone(),
             forward_auth: config.forward_auth.clone(),
             assertion: config.assertion.clone(),
+            cors_fields: CorsFields::new(&config.cors),
         }
     }
 }

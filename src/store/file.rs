@@ -263,7 +263,7 @@ mod tests {
 
     use super::super::schema::{CURRENT, Step, Table};
     use super::super::testing::{self, key, made, master_key, shop, token};
-    use super::super::{Store, StoreOptions};
+    use super::super::{ReadTx, Store, StoreOptions};
     use super::*;
     use crate::clock::ManualClock;
     use crate::id::ShopId;
@@ -331,10 +331,19 @@ mod tests {
                 schema::TOKENS_BY_EXPIRY,
                 schema::IDEMPOTENCY_BY_AGE,
             ];
+            self.make_schema_1();
             self.tamper(|tx| {
                 assert!(derived.iter().all(|table| tx.delete_table(*table).unwrap()));
             });
             self.set_schema(0);
+        }
+
+        /// Makes of a current database one of schema 1.
+        fn make_schema_1(&self) {
+            self.tamper(|tx| {
+                assert!(tx.delete_table(schema::ASSERTION_KEYS).unwrap());
+            });
+            self.set_schema(1);
         }
 
         fn backup(&self, version: u32) -> PathBuf {
@@ -439,6 +448,22 @@ mod tests {
     }
 
     #[test]
+    fn schema_1_is_migrated_after_a_copy_and_takes_assertion_keys() {
+        let (place, dump) = Place::filled();
+        place.make_schema_1();
+        let store = place.open().unwrap();
+        assert!(testing::dump(&store) == dump);
+        assert!(store.read(ReadTx::assertion_keys).unwrap().is_empty());
+        store.write(|tx| tx.put_assertion_key(&testing::assertion_key(1))).unwrap();
+        drop(store);
+        let store = place.open().unwrap();
+        assert_eq!(store.read(ReadTx::assertion_keys).unwrap().len(), 1);
+        drop(store);
+        fs::copy(place.backup(1), &place.path).unwrap();
+        assert!(testing::dump(&place.open().unwrap()) == dump);
+    }
+
+    #[test]
     fn schema_0_is_migrated_after_a_copy() {
         let (place, dump) = Place::filled();
         place.make_schema_0();
@@ -459,12 +484,13 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_leaves_the_older_database() {
+        const NOW: u32 = CURRENT.version;
         const HALF: Schema = Schema {
-            version: 3,
+            version: NOW + 2,
             steps: &[
-                Step { from: 1, run: |tx, path| schema::open(tx, schema::SHOPS, path).map(drop) },
+                Step { from: NOW, run: |tx, path| schema::open(tx, schema::SHOPS, path).map(drop) },
                 Step {
-                    from: 2,
+                    from: NOW + 1,
                     run: |tx, path| {
                         assert!(tx.delete_table(schema::SHOPS).unwrap());
                         Err(StoreError::Closed { path: path.to_path_buf() })
@@ -474,11 +500,11 @@ mod tests {
         };
         let (place, dump) = Place::filled();
         let error = place.open_as(HALF).err().unwrap();
-        assert!(matches!(error, StoreError::Migration { from: 1, .. }), "{error}");
-        assert!(place.backup(1).exists());
+        assert!(matches!(error, StoreError::Migration { from: NOW, .. }), "{error}");
+        assert!(place.backup(NOW).exists());
         assert!(testing::dump(&place.open().unwrap()) == dump);
-        let error = place.open_as(Schema { version: 2, steps: &[] }).err().unwrap();
-        assert!(matches!(error, StoreError::Migration { from: 1, .. }), "{error}");
+        let error = place.open_as(Schema { version: NOW + 1, steps: &[] }).err().unwrap();
+        assert!(matches!(error, StoreError::Migration { from: NOW, .. }), "{error}");
     }
 
     #[test]

@@ -33,8 +33,8 @@ use redb::{Database, ReadableDatabase as _};
 pub use self::error::StoreError;
 pub use self::read::ReadTx;
 pub use self::records::{
-    AdminTokenRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord, Role, RoleError,
-    ShopRecord, SigningKeyRecord, TokenRecord,
+    AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
+    Role, RoleError, ShopRecord, SigningKeyRecord, TokenRecord,
 };
 pub use self::write::{PRUNE_MAX, WriteTx};
 

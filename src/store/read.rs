@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::error::StoreError;
 use super::records::{
-    AdminTokenRecord, IdempotencyRecord, KeyRecord, KeySetRecord, Record, SealedSigningKey,
-    ShopRecord, SigningKeyRecord, TokenRecord,
+    AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, Record,
+    SealedAssertionKey, SealedSigningKey, ShopRecord, SigningKeyRecord, TokenRecord,
 };
 use super::schema::{self, Table};
 use crate::id::{AdminTokenId, KeyId, ShopId, TokenId};
@@ -168,9 +168,32 @@ impl ReadTx {
 
     /// Every signing key, unsealed, in the order of their numbers.
     pub fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, StoreError> {
-        let mut stored: Vec<SealedSigningKey> = Vec::new();
-        self.for_each(schema::SIGNING_KEYS, |record| stored.push(record))?;
-        stored.iter().map(|key| self.unseal(key)).collect()
+        let stored: Vec<SealedSigningKey> = self.page(schema::SIGNING_KEYS, None, usize::MAX)?;
+        let unseal = |key: &SealedSigningKey| {
+            Ok(SigningKeyRecord {
+                id: key.id,
+                key: self.unseal(schema::SIGNING_KEYS, key.id, &key.sealed)?,
+                created_at: key.created_at,
+                retired_at: key.retired_at,
+                last_expiry: key.last_expiry,
+            })
+        };
+        stored.iter().map(unseal).collect()
+    }
+
+    /// Every key that signs assertions, unsealed, in the order of their numbers.
+    pub fn assertion_keys(&self) -> Result<Vec<AssertionKeyRecord>, StoreError> {
+        let stored: Vec<SealedAssertionKey> =
+            self.page(schema::ASSERTION_KEYS, None, usize::MAX)?;
+        let unseal = |key: &SealedAssertionKey| {
+            Ok(AssertionKeyRecord {
+                id: key.id,
+                seed: self.unseal(schema::ASSERTION_KEYS, key.id, &key.sealed)?,
+                created_at: key.created_at,
+                signs_from: key.signs_from,
+            })
+        };
+        stored.iter().map(unseal).collect()
     }
 
     /// The admin token `id`.
@@ -323,25 +346,18 @@ impl ReadTx {
         Ok(())
     }
 
-    fn unseal(&self, stored: &SealedSigningKey) -> Result<SigningKeyRecord, StoreError> {
-        let table = schema::SIGNING_KEYS;
-        let opened = self.context.sealer.open(&seal_context(stored.id), &stored.sealed);
+    fn unseal(&self, table: Table, id: u32, sealed: &[u8]) -> Result<SecretBytes<32>, StoreError> {
+        let opened = self.context.sealer.open(&seal_context(table, id), sealed);
         let opened = opened.map_err(|error| self.context.bad_record(table, &error))?;
         let bytes: &[u8; 32] = opened.as_slice().try_into().map_err(|_| {
             let detail = "a signing key is 32 bytes long";
             self.context.bad_record(table, &detail)
         })?;
-        Ok(SigningKeyRecord {
-            id: stored.id,
-            key: SecretBytes::new(*Zeroizing::new(*bytes)),
-            created_at: stored.created_at,
-            retired_at: stored.retired_at,
-            last_expiry: stored.last_expiry,
-        })
+        Ok(SecretBytes::new(*Zeroizing::new(*bytes)))
     }
 }
 
-/// Where a sealed signing key belongs; sealed with it, so that it opens nowhere else.
-pub(super) fn seal_context(id: u32) -> Vec<u8> {
-    format!("signing_keys/{id}").into_bytes()
+/// Where a sealed key belongs; sealed with it, so that it opens nowhere else.
+pub(super) fn seal_context(table: Table, id: u32) -> Vec<u8> {
+    format!("{}/{id}", schema::name(table)).into_bytes()
 }

@@ -20,7 +20,7 @@ const RECORD_VERSION: u8 = 1;
 
 /// Why stored bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DecodeError {
+pub enum DecodeError {
     /// Nothing was stored under the key, not even the version byte.
     #[error("it is empty")]
     Empty,
@@ -38,8 +38,12 @@ pub(super) enum DecodeError {
 }
 
 /// A value with one stored form.
-pub(super) trait Record: Serialize + DeserializeOwned {
+pub trait Record: Serialize + DeserializeOwned {
     /// The bytes to store.
+    ///
+    /// # Errors
+    ///
+    /// JSON cannot hold it; none of the records here has such a value.
     fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = Vec::with_capacity(256);
         bytes.push(RECORD_VERSION);
@@ -172,6 +176,19 @@ pub struct SigningKeyRecord {
     pub last_expiry: Timestamp,
 }
 
+/// A key that signs assertions. Sealed in the database.
+#[derive(Debug, Clone)]
+pub struct AssertionKeyRecord {
+    /// Its number; what upstreams know it by is derived from the key.
+    pub id: u32,
+    /// The seed of the key pair (RFC 8032 §5.1.5).
+    pub seed: SecretBytes<32>,
+    /// When it was made, and so published.
+    pub created_at: Timestamp,
+    /// From when on it signs, until another's turn comes.
+    pub signs_from: Timestamp,
+}
+
 /// A token for the admin plane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminTokenRecord {
@@ -289,10 +306,23 @@ pub(super) struct SealedSigningKey {
     pub(super) last_expiry: Timestamp,
 }
 
+/// An [`AssertionKeyRecord`] as stored: its seed sealed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SealedAssertionKey {
+    pub(super) id: u32,
+    #[serde(with = "bytes_text")]
+    pub(super) sealed: Vec<u8>,
+    #[serde(with = "unix_ms")]
+    pub(super) created_at: Timestamp,
+    #[serde(with = "unix_ms")]
+    pub(super) signs_from: Timestamp,
+}
+
 impl Record for ShopRecord {}
 impl Record for KeyRecord {}
 impl Record for TokenRecord {}
 impl Record for SealedSigningKey {}
+impl Record for SealedAssertionKey {}
 impl Record for AdminTokenRecord {}
 impl Record for KeySetRecord {}
 impl Record for IdempotencyRecord {}
@@ -416,6 +446,10 @@ mod tests {
         let key = KeyRecord::decode(key.as_bytes()).unwrap();
         assert_eq!(key.digest, Digest::from_bytes([3; 32]));
         assert_eq!(key.expires_at, Some(Timestamp::from_unix_ms(6)));
+        let key = "\u{1}{\"id\":7,\"sealed\":\"AwMD\",\"created_at\":5,\"signs_from\":6}";
+        let key = SealedAssertionKey::decode(key.as_bytes()).unwrap();
+        assert_eq!((key.id, key.sealed.as_slice()), (7, &[3; 3][..]));
+        assert_eq!(key.signs_from, Timestamp::from_unix_ms(6));
     }
 
     #[test]

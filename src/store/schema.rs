@@ -43,8 +43,11 @@ pub(super) const IDEMPOTENCY: Table = Table::new("idempotency");
 /// Creation time, the same digest → nothing.
 pub(super) const IDEMPOTENCY_BY_AGE: Table = Table::new("idempotency_by_age");
 
+/// Number → sealed key that signs assertions.
+pub(super) const ASSERTION_KEYS: Table = Table::new("assertion_keys");
+
 /// Every table of the current schema.
-pub(super) const TABLES: [Table; 12] = [
+pub(super) const TABLES: [Table; 13] = [
     META,
     SHOPS,
     KEYS,
@@ -57,6 +60,7 @@ pub(super) const TABLES: [Table; 12] = [
     KEY_SETS,
     IDEMPOTENCY,
     IDEMPOTENCY_BY_AGE,
+    ASSERTION_KEYS,
 ];
 
 /// In [`META`]: the schema version, a big-endian `u32`.
@@ -87,8 +91,11 @@ pub(super) struct Schema {
 /// * 0: the primary tables alone. What a copy of the records without the derived tables is.
 /// * 1: the derived tables `keys_by_shop`, `tokens_by_shop`, `tokens_by_expiry`,
 ///   `idempotency_by_age` as well.
-pub(super) const CURRENT: Schema =
-    Schema { version: 1, steps: &[Step { from: 0, run: derive_tables }] };
+/// * 2: the table `assertion_keys`.
+pub(super) const CURRENT: Schema = Schema {
+    version: 2,
+    steps: &[Step { from: 0, run: derive_tables }, Step { from: 1, run: add_assertion_keys }],
+};
 
 impl Schema {
     /// Takes every step from version `from` on, in order, within `tx`.
@@ -143,6 +150,11 @@ fn derive_tables(tx: &redb::WriteTransaction, path: &Path) -> Result<(), StoreEr
     })
 }
 
+/// Step 1 → 2: an empty table. The first key is made when assertions are asked for.
+fn add_assertion_keys(tx: &redb::WriteTransaction, path: &Path) -> Result<(), StoreError> {
+    open(tx, ASSERTION_KEYS, path).map(drop)
+}
+
 /// Writes, for every record of `from`, the derived keys that `entries` names.
 fn derive<R: Record>(
     tx: &redb::WriteTransaction,
@@ -170,7 +182,7 @@ fn derive<R: Record>(
 
 /// The table's name, for messages.
 pub(super) fn name(table: Table) -> &'static str {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 13] = [
         "meta",
         "shops",
         "keys",
@@ -183,6 +195,7 @@ pub(super) fn name(table: Table) -> &'static str {
         "key_sets",
         "idempotency",
         "idempotency_by_age",
+        "assertion_keys",
     ];
     use redb::TableHandle as _;
     let known = NAMES.into_iter().find(|name| *name == table.name());

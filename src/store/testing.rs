@@ -11,8 +11,8 @@ use redb::StorageBackend;
 
 use super::file::Files;
 use super::records::{
-    AdminTokenRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord, Role, ShopRecord,
-    SigningKeyRecord, TokenRecord,
+    AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
+    Role, ShopRecord, SigningKeyRecord, TokenRecord,
 };
 use super::schema::{self, CURRENT};
 use super::{Store, StoreError, StoreOptions};
@@ -92,6 +92,15 @@ pub(super) fn signing_key(id: u32) -> SigningKeyRecord {
         created_at: Timestamp::from_unix_ms(5),
         retired_at: None,
         last_expiry: Timestamp::from_unix_ms(8),
+    }
+}
+
+pub(super) fn assertion_key(id: u32) -> AssertionKeyRecord {
+    AssertionKeyRecord {
+        id,
+        seed: SecretBytes::new(*KEY),
+        created_at: Timestamp::from_unix_ms(5),
+        signs_from: Timestamp::from_unix_ms(9),
     }
 }
 

@@ -12,12 +12,13 @@ use redb::{Database, ReadableTable as _};
 use super::error::StoreError;
 use super::read::{Context, Opened, ReadTx, Source, seal_context};
 use super::records::{
-    AdminTokenRecord, IdempotencyRecord, KeyRecord, KeySetRecord, Record, SealedSigningKey,
-    ShopRecord, SigningKeyRecord, TokenRecord,
+    AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, Record,
+    SealedAssertionKey, SealedSigningKey, ShopRecord, SigningKeyRecord, TokenRecord,
 };
 use super::schema::{self, Table};
 use crate::clock::Timestamp;
 use crate::id::{AdminTokenId, KeyId, ShopId, TokenId};
+use crate::secret::SecretBytes;
 
 /// Most entries that one call of a `prune_…` removes, to bound the time writers wait.
 pub const PRUNE_MAX: usize = 1_000;
@@ -221,12 +222,9 @@ impl WriteTx {
 
     /// Creates or replaces a signing key, sealed.
     pub fn put_signing_key(&mut self, key: &SigningKeyRecord) -> Result<(), StoreError> {
-        let context = &self.read.context;
-        let sealed =
-            context.sealer.seal(context.entropy.as_ref(), &seal_context(key.id), key.key.expose());
         let stored = SealedSigningKey {
             id: key.id,
-            sealed: sealed.map_err(|_| StoreError::Entropy { path: context.path.clone() })?,
+            sealed: self.seal(schema::SIGNING_KEYS, key.id, &key.key)?,
             created_at: key.created_at,
             retired_at: key.retired_at,
             last_expiry: key.last_expiry,
@@ -237,6 +235,22 @@ impl WriteTx {
     /// Deletes a signing key; `false` if there was none.
     pub fn delete_signing_key(&mut self, id: u32) -> Result<bool, StoreError> {
         self.remove(schema::SIGNING_KEYS, &id.to_be_bytes())
+    }
+
+    /// Creates or replaces a key that signs assertions, sealed.
+    pub fn put_assertion_key(&mut self, key: &AssertionKeyRecord) -> Result<(), StoreError> {
+        let stored = SealedAssertionKey {
+            id: key.id,
+            sealed: self.seal(schema::ASSERTION_KEYS, key.id, &key.seed)?,
+            created_at: key.created_at,
+            signs_from: key.signs_from,
+        };
+        self.put(schema::ASSERTION_KEYS, &key.id.to_be_bytes(), &stored)
+    }
+
+    /// Deletes a key that signs assertions; `false` if there was none.
+    pub fn delete_assertion_key(&mut self, id: u32) -> Result<bool, StoreError> {
+        self.remove(schema::ASSERTION_KEYS, &id.to_be_bytes())
     }
 
     /// Creates or replaces an admin token.
@@ -306,6 +320,13 @@ impl WriteTx {
         Err(StoreError::NoSuchShop { shop: *id })
     }
 
+    fn seal(&self, table: Table, id: u32, key: &SecretBytes<32>) -> Result<Vec<u8>, StoreError> {
+        let context = &self.read.context;
+        let place = seal_context(table, id);
+        let sealed = context.sealer.seal(context.entropy.as_ref(), &place, key.expose());
+        sealed.map_err(|_| StoreError::Entropy { path: context.path.clone() })
+    }
+
     fn put<R: Record>(&mut self, table: Table, key: &[u8], record: &R) -> Result<(), StoreError> {
         let bytes = record.encode();
         let bytes = bytes.map_err(|error| self.read.context.bad_record(table, &error))?;
@@ -349,7 +370,9 @@ impl WriteTx {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, Bench, KEY, key, made, shop, signing_key, token};
+    use super::super::testing::{
+        self, Bench, KEY, assertion_key, key, made, shop, signing_key, token,
+    };
     use super::*;
 
     fn seconds(s: u64) -> Timestamp {
@@ -376,6 +399,10 @@ mod tests {
             let keys = tx.signing_keys()?;
             assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [1, 256]);
             assert!(keys.iter().all(|key| key.key.expose() == KEY));
+            let keys = tx.assertion_keys()?;
+            assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [1, 256]);
+            assert!(keys.iter().all(|key| key.seed.expose() == KEY));
+            assert!(keys.iter().all(|key| key.signs_from == Timestamp::from_unix_ms(9)));
             let mut shops = Vec::new();
             tx.for_each_shop(|shop| shops.push(shop.id.to_string()))?;
             assert_eq!(shops, ["one", "two"]);
@@ -391,6 +418,8 @@ mod tests {
             tx.put_idempotency(&[5; 32], &made(6))?;
             tx.put_signing_key(&signing_key(256))?;
             tx.put_signing_key(&signing_key(1))?;
+            tx.put_assertion_key(&assertion_key(256))?;
+            tx.put_assertion_key(&assertion_key(1))?;
             look(tx)
         });
         written.unwrap();
@@ -402,12 +431,19 @@ mod tests {
             Ok::<_, StoreError>((all, none))
         });
         assert_eq!(deleted, Ok((true, false)));
+        let delete = |tx: &mut WriteTx| tx.delete_assertion_key(256);
+        assert_eq!(bench.store.write(delete), Ok(true));
+        assert_eq!(bench.store.write(delete), Ok(false));
     }
 
     #[test]
     fn a_sealed_key_opens_only_in_its_place() {
         let bench = Bench::in_memory();
-        bench.store.write(|tx| tx.put_signing_key(&signing_key(1))).unwrap();
+        let written: Result<(), StoreError> = bench.store.write(|tx| {
+            tx.put_signing_key(&signing_key(1))?;
+            tx.put_assertion_key(&assertion_key(1))
+        });
+        written.unwrap();
         let sealed = testing::dump(&bench.store);
         assert!(!sealed.values().any(|bytes| bytes.windows(32).any(|part| part == KEY)));
         // The record of key 1, said to be key 2.
@@ -420,6 +456,18 @@ mod tests {
         moved.unwrap();
         let error = bench.store.read(ReadTx::signing_keys).unwrap_err();
         assert!(matches!(error, StoreError::Record { table: "signing_keys", .. }), "{error}");
+        // A widget-token key, said to sign assertions.
+        let moved: Result<(), StoreError> = bench.store.write(|tx| {
+            let one = 1_u32.to_be_bytes();
+            let other: SealedSigningKey = tx.record(schema::SIGNING_KEYS, &one)?.unwrap();
+            let table = schema::ASSERTION_KEYS;
+            let mut stored: SealedAssertionKey = tx.record(table, &one)?.unwrap();
+            stored.sealed = other.sealed;
+            tx.put(table, &one, &stored)
+        });
+        moved.unwrap();
+        let error = bench.store.read(ReadTx::assertion_keys).unwrap_err();
+        assert!(matches!(error, StoreError::Record { table: "assertion_keys", .. }), "{error}");
     }
 
     #[test]

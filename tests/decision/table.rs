@@ -146,7 +146,7 @@ fn good() -> Scene {
     Scene {
         path: "/api/plugin/shops/alpha/orders".into(),
         api_key: Field::Once(ApiKeyText::Of(0)),
-        ..Scene::fine()
+        ..Scene::from_bytes(Vec::new())
     }
 }
 

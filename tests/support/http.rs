@@ -120,6 +120,27 @@ impl Request {
         send_raw(address, &self.bytes(&address.to_string()))
     }
 
+    /// Sends to `address` and reads a response of announced length, for servers that leave the
+    /// connection open. What goes wrong is the caller's to judge.
+    pub(crate) fn try_send(
+        &self,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> std::io::Result<Response> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(&self.bytes(&address.to_string()))?;
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 16 * 1024];
+        while !is_whole(&bytes) {
+            match stream.read(&mut buffer)? {
+                0 => break,
+                n => bytes.extend_from_slice(&buffer[..n]),
+            }
+        }
+        parse(&bytes).ok_or_else(|| std::io::Error::other("the answer is cut off"))
+    }
+
     /// Sends through a unix socket.
     pub(crate) fn send_unix(&self, socket: &Path) -> Response {
         self.try_send_unix(socket).unwrap_or_else(|e| panic!("{}: {e}", socket.display()))
@@ -178,6 +199,17 @@ pub(crate) fn read_all(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Whether `bytes` hold a response's head and as much of a body as it announces.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(head_end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&bytes[..head_end]).to_ascii_lowercase();
+    let length = head.split("\r\n").find_map(|line| line.strip_prefix("content-length:"));
+    let length = length.and_then(|length| length.trim().parse::<usize>().ok());
+    length.is_some_and(|length| bytes.len() >= head_end + 4 + length)
 }
 
 /// Parses one response; `None` if it is cut off.

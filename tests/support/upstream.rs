@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 pub(crate) enum Behaviour {
     /// Answers 200 with the request's head as text.
     Echo,
+    /// Answers 200 with these header lines (each ended by CRLF) and an empty body.
+    Fields(&'static str),
     /// Closes the connection without an answer.
     HangUp,
     /// Announces 100 bytes, sends ten, closes.
@@ -69,6 +71,11 @@ impl Upstream {
         Self { address, received }
     }
 
+    /// One that somebody else runs.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, received: Arc::default() }
+    }
+
     /// Everything received so far.
     pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().expect("no panic under the lock").clone()
@@ -96,6 +103,9 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, log: &Mutex<Vec<Received>>
                  Content-Length: {}\r\n\r\n{echo}",
                 echo.len()
             ),
+            Behaviour::Fields(lines) => {
+                format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 0\r\n\r\n")
+            }
             Behaviour::HangUp => return,
             Behaviour::CutBody => {
                 let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789";

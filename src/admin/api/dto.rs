@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-pub use super::dto_node::{Info, Issuer, IssuerRefreshed, Policy, SigningKey};
+pub use super::dto_node::{
+    AssertionKey, AssertionKeyRotate, AssertionKeyTurn, Info, Issuer, IssuerRefreshed, Policy,
+    SigningKey,
+};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;

@@ -24,6 +24,43 @@ pub struct SigningKey {
     pub last_expiry: Timestamp,
 }
 
+/// What a key that signs assertions is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AssertionKeyTurn {
+    /// It is published, and will sign.
+    Next,
+    /// It signs.
+    Current,
+    /// It signed, and stays published until the last assertion it signed has expired.
+    Over,
+}
+
+/// A key that signs assertions, without the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AssertionKey {
+    /// Its name in the key set at `/.latchkey/jwks.json`.
+    pub kid: String,
+    /// What it is good for now.
+    pub turn: AssertionKeyTurn,
+    /// When it was made, and so published.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// From when on it signs, until the next one does.
+    #[schema(value_type = String, format = DateTime)]
+    pub signs_from: Timestamp,
+}
+
+/// How to replace the key that signs assertions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AssertionKeyRotate {
+    /// A new key signs at once and every other is withdrawn, for a key that may be in other
+    /// hands: upstreams refuse assertions until they fetch the key set again. Otherwise the next
+    /// key signs within five minutes, when every upstream can know it.
+    pub at_once: bool,
+}
+
 /// An identity provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Issuer {

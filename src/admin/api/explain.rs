@@ -17,6 +17,7 @@ use super::explain_dto::{
 };
 use super::problem::{Problem, ProblemBody};
 use crate::admin::node::Node;
+use crate::decision::cors::{self, Offer, Refused};
 use crate::decision::credential::{X_SHOP_API_KEY, X_WIDGET_TOKEN};
 use crate::decision::denial::{Denial, Stage};
 use crate::decision::policy::{Policies, Route, Target};
@@ -94,6 +95,9 @@ fn explanation(node: &Node, request: &Request) -> Explanation {
         headers: &request.headers,
         client: request.client,
     };
+    if let Some(judged) = cors::preflight(&view, snapshot.policies(), &**snapshot) {
+        return preflight(&judged);
+    }
     let limits = Peek(&node.limiter);
     let context = Context { facts: &**snapshot, limits: &limits, verified: node.verified.as_ref() };
     match evaluate(&view, &context, node.now(), Round::First) {
@@ -169,6 +173,45 @@ fn needs_key(request: &Request, issuer: &str, kid: &str) -> Explanation {
         mechanism: Some(Mechanism::Jwt.as_str().to_owned()),
         reason: Some(why.clone()),
         ..explained(ExplainedDecision::NeedsKey, None, None, stages.into())
+    }
+}
+
+/// A preflight has a route and an origin, and nothing that the other stages could look at.
+fn preflight(judged: &Result<Offer<'_>, Refused<'_>>) -> Explanation {
+    let takes = |route: &Route| {
+        let why = format!("A browser asks whether a page may send what `{}` takes.", route.name);
+        (Verdict::Passed, why)
+    };
+    let refused = |denial: &Denial<'_>| (Verdict::Refused, sentence(&denial.reason()));
+    let allows = "The route, or a shop whose widgets it serves, allows the page's origin.";
+    let nobody = "There is no route that could allow it.";
+    let (classify, authorize) = match judged {
+        Ok(offer) => (takes(offer.route), (Verdict::Passed, allows.to_owned())),
+        Err(Refused { route: Some(route), denial }) => (takes(route), refused(denial)),
+        Err(Refused { route: None, denial }) => {
+            (refused(denial), (Verdict::NotReached, nobody.to_owned()))
+        }
+    };
+    let why = "A preflight carries no credential and costs no quota.";
+    let stages = Stage::ALL.map(|stage| match stage {
+        Stage::Classify => stage_of(stage, classify.0, classify.1.clone()),
+        Stage::Authorize => stage_of(stage, authorize.0, authorize.1.clone()),
+        Stage::Extract | Stage::Throttle | Stage::Authenticate | Stage::Admit => {
+            stage_of(stage, Verdict::NotReached, why.to_owned())
+        }
+    });
+    let (route, denial) = match judged {
+        Ok(offer) => (Some(offer.route), None),
+        Err(refused) => (refused.route, Some(&refused.denial)),
+    };
+    let decision = denial.map_or(ExplainedDecision::Allow, |_| ExplainedDecision::Deny);
+    Explanation {
+        status: Some(denial.map_or(204, |denial| denial.code().status())),
+        code: denial.map(|denial| denial.code().as_str().to_owned()),
+        detail: denial.map(|denial| denial.detail().into_owned()),
+        reason: denial.map(|denial| denial.reason().into_owned()),
+        target: Some("latchkey".to_owned()),
+        ..explained(decision, route, None, stages.into())
     }
 }
 

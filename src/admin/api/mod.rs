@@ -5,6 +5,7 @@
 //! errors into JSON. Everything that touches the disk runs where it may block.
 
 mod admin_tokens;
+mod assertion_keys;
 pub(super) mod auth;
 mod body;
 pub mod dto;
@@ -113,6 +114,8 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(admin_tokens::delete))
         .routes(routes!(info::signing_keys))
         .routes(routes!(info::rotate_signing_keys))
+        .routes(routes!(assertion_keys::list))
+        .routes(routes!(assertion_keys::rotate))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }

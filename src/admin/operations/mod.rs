@@ -5,6 +5,7 @@
 //! what is the caller's to check, and so is how a result is spelt in JSON.
 
 pub mod admin_tokens;
+pub mod assertion_keys;
 pub mod keys;
 pub mod limits;
 pub mod shops;

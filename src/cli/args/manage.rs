@@ -243,6 +243,23 @@ pub(in crate::cli) enum OperatorTokenCommand {
     },
 }
 
+/// `assertion`.
+#[derive(Debug, Clone, Subcommand)]
+pub(in crate::cli) enum AssertionCommand {
+    /// List the keys: the one that signs, the next one, and those whose turn is over
+    Keys,
+    /// Replace the key that signs before its time
+    ///
+    /// The next key signs within five minutes, when every upstream can know it; the present one
+    /// stays published until the last assertion it signed has expired.
+    RotateKey {
+        /// Sign with a new key at once and publish no other any more, because the present one may
+        /// be in other hands; upstreams refuse assertions until they fetch the key set again
+        #[arg(long)]
+        at_once: bool,
+    },
+}
+
 /// `issuer`.
 #[derive(Debug, Clone, Subcommand)]
 pub(in crate::cli) enum IssuerCommand {

@@ -16,8 +16,8 @@ use super::output::Format;
 use crate::config::{ConfigFile, Override};
 
 pub(super) use manage::{
-    IssuerCommand, KeyCommand, LimitArgs, OperatorCommand, OperatorTokenCommand, ShopCommand,
-    TokenCommand,
+    AssertionCommand, IssuerCommand, KeyCommand, LimitArgs, OperatorCommand, OperatorTokenCommand,
+    ShopCommand, TokenCommand,
 };
 pub(super) use value::{Header, LimitSetting};
 
@@ -129,6 +129,9 @@ pub(super) enum Command {
     /// Look after the keys of identity providers
     #[command(subcommand)]
     Issuer(IssuerCommand),
+    /// Look after the keys that sign what upstreams are told
+    #[command(subcommand)]
+    Assertion(AssertionCommand),
     /// Say what would be decided about a request, and why
     ///
     /// Takes the request through every stage without sending it anywhere: it is charged to no

@@ -1,6 +1,7 @@
 //! The commands that manage shops, keys, tokens, operators and issuers: each is one request to
 //! the admin API and a print.
 
+mod assertions;
 mod keys;
 mod operators;
 mod shops;
@@ -14,6 +15,7 @@ use super::client::Client;
 use super::exit::Failure;
 use super::output::{Column, Format, Output, find, show};
 
+pub(super) use assertions::run as assertion;
 pub(super) use keys::run as key;
 pub(super) use operators::run as operator;
 pub(super) use shops::run as shop;

@@ -15,13 +15,13 @@ use http::{Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy;
 
+use super::Exchange;
 use super::reply::Source;
 use crate::decision::Admitted;
 use crate::decision::denial::Code;
 use crate::decision::policy::Target;
 use crate::decision::principal::Mechanism;
 use crate::server::client_body::ClientBody;
-use crate::server::conn::Conn;
 use crate::server::failure::Failure;
 use crate::server::log;
 use crate::server::message::fields::{self, Outgoing};
@@ -58,9 +58,9 @@ impl Forward {
         limit: Option<LimitHeaders>,
         parts: &mut request::Parts,
         body: Option<ClientBody>,
-        conn: &Conn,
-        id: RequestId,
+        exchange: &Exchange<'_>,
     ) -> Result<Self, Failure> {
+        let (conn, id) = (exchange.conn, exchange.id);
         let settings = conn.local.shared.settings.load();
         let found = match &admitted.route().target {
             Target::Upstream(name) => conn.local.upstreams.borrow_mut().find(&settings, name),
@@ -80,6 +80,7 @@ impl Forward {
             forwarded_for: &conn.forwarded_for,
             is_tls: conn.is_tls,
             host: &upstream.host,
+            assertion: exchange.assertion_for_upstream(&admitted, parts)?,
             strips_authorization: admitted.route().mechanisms.contains(Mechanism::Jwt),
             chunked: watch.is_some() && body.size_hint().exact().is_none(),
         };

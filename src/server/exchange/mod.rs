@@ -1,14 +1,18 @@
-//! From a request to its response: hygiene, decision, then forward, issue or refuse.
+//! From a request to its response: hygiene, preflight, decision, then forward, issue or refuse.
 //!
 //! Puts the stages in order and does the bookkeeping of their outcomes; whether a request may pass
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
+mod account;
+mod assertion;
+mod cors;
 mod forward;
 mod h2;
 mod hygiene;
 mod issue_route;
 mod reply;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -18,6 +22,7 @@ use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 
+use self::account::Account;
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
@@ -55,12 +60,18 @@ pub(super) async fn handle(
     } else {
         ClientBody::new(body)
     };
-    let exchange = Exchange { conn: &conn, id: conn.local.ids.next() };
+    let id = conn.local.ids.next();
+    let account = RefCell::new(Account::open(in_flight, id, &parts));
+    let exchange = Exchange { conn: &conn, id, account };
+    let reader = exchange.reader(&parts);
     let mut response = exchange.answer(&mut parts, body).await;
+    reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
     if is_headless {
         response = without_body(response);
     }
-    Ok(response.map(|source| ReplyBody::new(source, in_flight)))
+    let mut account = exchange.account.into_inner();
+    account.answered(&response);
+    Ok(response.map(|source| ReplyBody::new(source, account)))
 }
 
 /// What a decision leads to.
@@ -75,11 +86,18 @@ enum Verdict {
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
+    account: RefCell<Account>,
 }
 
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: ClientBody) -> Response<Source> {
         if let Some(response) = self.objection(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.key_set(parts) {
+            return whole(response);
+        }
+        if let Some(response) = self.preflight(parts) {
             return whole(response);
         }
         let mut body = Some(body);
@@ -92,7 +110,11 @@ impl Exchange<'_> {
         match verdict {
             Verdict::Forward(forward) => {
                 let mechanism = forward.mechanism();
-                match forward.send().await {
+                let clock = &self.conn.local.shared.clock;
+                let sent = clock.now().mono;
+                let answer = forward.send().await;
+                self.account.borrow_mut().upstream(clock.now().mono.since(sent));
+                match answer {
                     Ok(response) => {
                         self.conn.local.shared.metrics.decision(Some(mechanism), None);
                         response
@@ -150,14 +172,10 @@ impl Exchange<'_> {
         let facts = &**snapshot;
         let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
-        let view = RequestView {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
-            client: self.conn.client,
-        };
-        let decision = evaluate(&view, &context, now, round);
-        shared.metrics.decision_duration(shared.clock.now().mono.since(now.mono));
+        let decision = evaluate(&self.view(parts), &context, now, round);
+        let took = shared.clock.now().mono.since(now.mono);
+        shared.metrics.decision_duration(took);
+        self.account.borrow_mut().decided(took, &decision);
         match decision {
             Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
             Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
@@ -185,7 +203,7 @@ impl Exchange<'_> {
                 Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
             };
         }
-        let forward = Forward::new(admitted, limit, parts, body.take(), self.conn, self.id);
+        let forward = Forward::new(admitted, limit, parts, body.take(), self);
         match forward {
             Ok(forward) => Verdict::Forward(Box::new(forward)),
             Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
@@ -250,6 +268,15 @@ impl Exchange<'_> {
     fn limit_headers(&self, report: &LimitReport<'_>, now: Now) -> LimitHeaders {
         let x_ratelimit = self.conn.local.shared.settings.load().x_ratelimit;
         LimitHeaders::new(report, now.unix, x_ratelimit)
+    }
+
+    fn view<'s>(&self, parts: &'s request::Parts) -> RequestView<'s> {
+        RequestView {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+            client: self.conn.client,
+        }
     }
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {

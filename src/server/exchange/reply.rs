@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::server::conn::InFlight;
+use super::account::Account;
 use crate::server::log;
 use crate::server::request_id::RequestId;
 use crate::server::upstream::response_body::UpstreamBody;
 
-/// A response cannot be completed; the connection is cut.
+/// A response cannot be completed; its stream is reset, or the connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the upstream broke off the response")]
 pub(in crate::server) struct BrokenReply;
@@ -19,7 +19,7 @@ pub(in crate::server) struct BrokenReply;
 /// The body of a response.
 pub(in crate::server) struct ReplyBody {
     source: Source,
-    in_flight: InFlight,
+    account: Account,
 }
 
 /// Where a response's body comes from.
@@ -30,37 +30,22 @@ pub(in crate::server) enum Source {
     Upstream(Box<UpstreamBody>, RequestId),
 }
 
-impl ReplyBody {
-    pub(in crate::server) fn new(source: Source, mut in_flight: InFlight) -> Self {
-        in_flight.offered(true);
-        Self { source, in_flight }
-    }
-
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenReply>>> {
-        let (upstream, id) = match &mut self.source {
-            Source::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
-            }
-            Source::Upstream(upstream, id) => (upstream, id),
-        };
-        upstream.poll_data(cx).map(|polled| {
-            polled.map(|data| {
-                data.map_err(|why| {
-                    log::reply_broken(self.in_flight.conn().client, id, &why);
-                    self.in_flight.abort();
-                    BrokenReply
-                })
-            })
-        })
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Upstream(upstream, _) => upstream.is_end_stream(),
+        }
     }
 }
 
-impl Drop for ReplyBody {
-    fn drop(&mut self) {
-        if self.is_end_stream() {
-            self.in_flight.complete();
+impl ReplyBody {
+    /// The body of a response; `account` ends with it.
+    pub(super) fn new(source: Source, mut account: Account) -> Self {
+        if source.is_end_stream() {
+            account.whole();
         }
+        Self { source, account }
     }
 }
 
@@ -72,22 +57,41 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
-        let polled = self.poll_source(cx);
-        // Polled again, the client has taken what it was offered before.
-        self.in_flight.offered(false);
-        match &polled {
-            Poll::Ready(Some(Ok(_))) => self.in_flight.offered(true),
-            Poll::Ready(None) => self.in_flight.complete(),
-            Poll::Ready(Some(Err(BrokenReply))) | Poll::Pending => {}
+        let this = &mut *self;
+        this.account.asked();
+        let (upstream, id) = match &mut this.source {
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.account.sent(bytes.len());
+                this.account.whole();
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+            Source::Upstream(upstream, id) => (upstream, id),
+        };
+        match upstream.poll_data(cx) {
+            Poll::Ready(Some(Err(why))) => {
+                log::reply_broken(this.account.conn().client, id, &why);
+                this.account.broken();
+                Poll::Ready(Some(Err(BrokenReply)))
+            }
+            Poll::Ready(Some(Ok(data))) => {
+                this.account.sent(data.len());
+                // The connection does not ask again after the last of an announced length.
+                if upstream.is_end_stream() {
+                    this.account.whole();
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Poll::Ready(None) => {
+                this.account.whole();
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
         }
-        polled.map(|data| data.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Whole(bytes) => bytes.is_empty(),
-            Source::Upstream(upstream, _) => upstream.is_end_stream(),
-        }
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

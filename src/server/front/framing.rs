@@ -6,7 +6,7 @@
 
 /// How a message is refused before it is a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeadFault {
+pub enum HeadFault {
     /// 400, with what is wrong.
     Malformed(&'static str),
     /// 414: the request line alone is over the bound.
@@ -17,16 +17,16 @@ pub(super) enum HeadFault {
 
 /// Bounds of a head.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct HeadBounds {
+pub struct HeadBounds {
     /// Bytes, the final empty line included.
-    pub(super) bytes: usize,
+    pub bytes: usize,
     /// Fields.
-    pub(super) fields: usize,
+    pub fields: usize,
 }
 
 /// What follows a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyFraming {
+pub enum BodyFraming {
     /// So many bytes; zero without a body.
     Length(u64),
     /// Chunks (RFC 9112 §7.1).
@@ -35,17 +35,17 @@ pub(super) enum BodyFraming {
 
 /// A complete head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
+pub struct Head {
     /// Its length in bytes, the final empty line included.
-    pub(super) len: usize,
+    pub len: usize,
     /// What follows it.
-    pub(super) body: BodyFraming,
+    pub body: BodyFraming,
 }
 
 /// Looks for the end of a head and judges it once complete. Each byte is looked at once however
 /// slowly they arrive.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct HeadScanner {
+pub struct HeadScanner {
     scanned: usize,
     lines: usize,
     line_start: usize,
@@ -53,11 +53,7 @@ pub(super) struct HeadScanner {
 
 impl HeadScanner {
     /// Looks at `bytes`, which begin where the head begins; `None` while it is incomplete.
-    pub(super) fn scan(
-        &mut self,
-        bytes: &[u8],
-        bounds: HeadBounds,
-    ) -> Result<Option<Head>, HeadFault> {
+    pub fn scan(&mut self, bytes: &[u8], bounds: HeadBounds) -> Result<Option<Head>, HeadFault> {
         for (i, byte) in bytes.iter().enumerate().skip(self.scanned) {
             if *byte != b'\n' {
                 continue;
@@ -202,7 +198,7 @@ fn is_field_byte(byte: u8) -> bool {
 /// The chunked framing is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the chunked framing of the body is malformed")]
-pub(super) struct ChunkFault;
+pub struct ChunkFault;
 
 /// The most bytes of extensions on one chunk. They are legal, ignored, and not passed on.
 const EXTENSION_BYTES_MAX: u16 = 256;
@@ -211,7 +207,7 @@ const TRAILER_BYTES_MAX: u16 = 8192;
 
 /// Follows a chunked body to its end (RFC 9112 §7.1), byte for byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ChunkScanner {
+pub enum ChunkScanner {
     /// In the size, with so many digits seen.
     Size {
         /// The value so far.
@@ -257,12 +253,12 @@ pub(super) enum ChunkScanner {
 
 impl ChunkScanner {
     /// At the start of a chunked body.
-    pub(super) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self::Size { size: 0, digits: 0 }
     }
 
     /// Follows `bytes`; returns how many of them belong to the body.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, ChunkFault> {
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, ChunkFault> {
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
             if *self == Self::Done {

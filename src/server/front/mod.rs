@@ -1,7 +1,7 @@
 //! From the socket to a request that hyper may parse.
 
 pub(super) mod arrival;
-mod framing;
+pub mod framing;
 pub(super) mod h2;
 mod held;
 pub(super) mod listen;

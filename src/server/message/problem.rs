@@ -65,6 +65,8 @@ impl<'a> Problem<'a> {
     pub(in crate::server) fn into_response(self, id: &RequestId) -> Response<Bytes> {
         let mut response = Response::new(body(self.code, &self.detail, id));
         *response.status_mut() = status(self.code);
+        // For the account of the request.
+        response.extensions_mut().insert(self.code);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);
         headers.insert(CACHE_CONTROL, NO_STORE);

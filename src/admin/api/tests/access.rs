@@ -79,6 +79,7 @@ DELETE /api/v1/shops/{shop}/keys/{key}/limits
 DELETE /api/v1/shops/{shop}/limits
 DELETE /api/v1/shops/{shop}/widget-tokens/{id}
 GET /api/v1/admin-tokens
+GET /api/v1/assertion-keys
 GET /api/v1/info
 GET /api/v1/issuers
 GET /api/v1/shops
@@ -90,6 +91,7 @@ GET /api/v1/signing-keys
 PATCH /api/v1/shops/{shop}
 PATCH /api/v1/shops/{shop}/keys/{key}
 POST /api/v1/admin-tokens
+POST /api/v1/assertion-keys/rotate
 POST /api/v1/explain
 POST /api/v1/issuers/{name}/refresh
 POST /api/v1/shops

@@ -117,6 +117,31 @@ async fn an_allowed_request_is_explained() {
 }
 
 #[tokio::test]
+async fn preflights_are_explained() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let shop = bench.get("/api/v1/shops/demo").await.expect(200);
+    let origin = shop.json()["url"].as_str().unwrap().to_owned();
+    let not = "not_reached";
+    for (origin, path, status, code, classify, authorize) in [
+        (&*origin, "/api/widget/x", 204, json!(null), "passed", "passed"),
+        ("https://evil.test", "/api/widget/x", 403, json!("origin_mismatch"), "passed", "refused"),
+        (&*origin, "/api/search/x", 403, json!("origin_mismatch"), "passed", "refused"),
+        (&*origin, "/nowhere", 404, json!("not_found"), "refused", not),
+    ] {
+        let headers = json!({ "origin": origin, "access-control-request-method": "GET" });
+        let request = json!({ "method": "OPTIONS", "path": path, "headers": headers });
+        let answer = bench.post("/api/v1/explain", &request.to_string()).await.expect(200);
+        let json = answer.json();
+        assert_eq!((&json["status"], &json["code"]), (&json!(status), &code), "{}", answer.text);
+        let verdicts = [classify, not, not, not, authorize, not];
+        let stages = json["stages"].as_array().unwrap();
+        assert!(stages.iter().map(|s| &s["verdict"]).eq(verdicts), "{}", answer.text);
+        assert!(stages.iter().all(|s| s["why"].as_str().unwrap().ends_with('.')));
+    }
+}
+
+#[tokio::test]
 async fn requests_that_cannot_be_explained() {
     let bench = Bench::new();
     for (request, field) in [

@@ -1,6 +1,7 @@
 //! The API through its router, over a node on a temporary store.
 
 mod access;
+mod assertion_keys;
 mod explaining;
 mod keys;
 mod limits;

@@ -7,24 +7,33 @@
 //!
 //! This module neither reads the store nor decides anything.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher as _, Hash, RandomState};
+mod embedders;
+mod sharded;
+
+use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
+use self::embedders::Embedders;
+use self::sharded::ShardedMap;
+use crate::assertion::{self, AssertionKey, Assertions};
 use crate::clock::Timestamp;
 use crate::decision::Facts;
+use crate::decision::cors::WidgetPages;
 use crate::decision::jwt::{KeySet, KeySets};
-use crate::decision::origin::{Origin, OriginError, OriginPattern};
+use crate::decision::origin::{Origin, OriginError, OriginPattern, OriginRef};
 use crate::decision::policy::Policies;
 use crate::decision::principal::{ApiKey, Shop};
 use crate::decision::rate_limit::{Quota, QuotaOverride};
 use crate::decision::widget_token::SigningKey;
 use crate::id::{Name, ShopId, TokenId};
 use crate::secret::{Digest, Pepper};
-use crate::store::{KeyRecord, LimitRecord, ShopRecord, SigningKeyRecord, TokenRecord};
+use crate::store::{
+    AssertionKeyRecord, KeyRecord, LimitRecord, ShopRecord, SigningKeyRecord, TokenRecord,
+};
 
 /// The state decisions are made from.
 #[derive(Debug, Clone)]
@@ -36,10 +45,12 @@ pub struct Snapshot {
     pepper: Pepper,
     cell_hasher: RandomState,
     shops: ShardedMap<ShopId, Shop>,
+    embedders: Embedders,
     api_keys: ShardedMap<Digest, ApiKey>,
     signing_keys: Arc<[SigningKey]>,
     revoked_tokens: ShardedMap<TokenId, Timestamp>,
     key_sets: Arc<BTreeMap<Name, KeySet>>,
+    assertions: Assertions,
 }
 
 impl Snapshot {
@@ -53,20 +64,29 @@ impl Snapshot {
             pepper,
             cell_hasher: RandomState::new(),
             shops: ShardedMap::new(),
+            embedders: Embedders::new(),
             api_keys: ShardedMap::new(),
             signing_keys: Arc::new([]),
             revoked_tokens: ShardedMap::new(),
             key_sets: Arc::default(),
+            assertions: Assertions::default(),
         }
     }
 
     /// Adds or replaces a shop.
     pub fn put_shop(&mut self, shop: Shop) {
+        if let Some(old) = self.shops.get(&shop.id) {
+            self.embedders.remove(old);
+        }
+        self.embedders.add(&shop);
         self.shops.insert(shop.id, shop);
     }
 
     /// Removes a shop and its API keys.
     pub fn remove_shop(&mut self, id: &ShopId) {
+        if let Some(old) = self.shops.get(id) {
+            self.embedders.remove(old);
+        }
         self.shops.remove(id);
         self.api_keys.retain(|key| key.shop != *id);
     }
@@ -87,6 +107,27 @@ impl Snapshot {
     /// Replaces the keys that sign and verify widget tokens.
     pub fn set_signing_keys<'r>(&mut self, keys: impl IntoIterator<Item = &'r SigningKeyRecord>) {
         self.signing_keys = keys.into_iter().map(|k| SigningKey::new(k.id, &k.key)).collect();
+    }
+
+    /// Replaces the keys that sign assertions.
+    pub fn set_assertion_keys<'r>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'r AssertionKeyRecord>,
+    ) {
+        // Every seed of this length is a key.
+        let compiled = |key: &AssertionKeyRecord| AssertionKey::new(&key.seed, key.signs_from).ok();
+        self.assertions.set_keys(keys.into_iter().filter_map(compiled));
+    }
+
+    /// Replaces what assertions say of themselves; `None`: no request carries one.
+    pub fn set_assertion_settings(&mut self, settings: Option<assertion::Settings>) {
+        self.assertions.set_settings(settings);
+    }
+
+    /// Who signs assertions, and the keys they verify by.
+    #[must_use]
+    pub fn assertions(&self) -> &Assertions {
+        &self.assertions
     }
 
     /// Revokes a widget token; forgotten once the token has expired.
@@ -172,6 +213,12 @@ impl Facts for Snapshot {
 
     fn is_token_revoked(&self, id: &TokenId) -> bool {
         self.revoked_tokens.get(id).is_some()
+    }
+}
+
+impl WidgetPages for Snapshot {
+    fn some_shop_embeds_on(&self, page: OriginRef<'_>) -> bool {
+        self.embedders.allow(page, self.policies.origin)
     }
 }
 
@@ -270,97 +317,4 @@ fn compile_limits(records: &[LimitRecord]) -> Vec<QuotaOverride> {
         Some(QuotaOverride { policy: record.policy.clone(), quota })
     };
     records.iter().filter_map(compile).collect()
-}
-
-/// Shards of a map; a power of two. At 100,000 entries a shard holds about a hundred, so that a
-/// patch copies about 1,000 pointers and one small table.
-const SHARDS: usize = 1024;
-
-/// A map whose copies share what they have in common.
-#[derive(Debug)]
-struct ShardedMap<K, V> {
-    hasher: RandomState,
-    shards: Box<[Arc<Shard<K, V>>]>,
-}
-
-impl<K, V> Clone for ShardedMap<K, V> {
-    fn clone(&self) -> Self {
-        Self { hasher: self.hasher.clone(), shards: self.shards.clone() }
-    }
-}
-
-type Shard<K, V> = HashMap<K, Arc<V>, RandomState>;
-
-impl<K: Hash + Eq + Clone, V> ShardedMap<K, V> {
-    fn new() -> Self {
-        let hasher = RandomState::new();
-        let empty = Arc::new(HashMap::with_hasher(hasher.clone()));
-        Self { hasher, shards: vec![empty; SHARDS].into() }
-    }
-
-    fn index(&self, key: &K) -> usize {
-        // Middle bits: the table inside a shard uses the low and the top ones.
-        usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default() % SHARDS
-    }
-
-    fn get(&self, key: &K) -> Option<&V> {
-        self.shards.get(self.index(key))?.get(key).map(Arc::as_ref)
-    }
-
-    fn insert(&mut self, key: K, value: V) {
-        let index = self.index(&key);
-        if let Some(shard) = self.shards.get_mut(index) {
-            Arc::make_mut(shard).insert(key, Arc::new(value));
-        }
-    }
-
-    fn remove(&mut self, key: &K) {
-        let index = self.index(key);
-        if let Some(shard) = self.shards.get_mut(index).filter(|s| s.contains_key(key)) {
-            Arc::make_mut(shard).remove(key);
-        }
-    }
-
-    /// Keeps the values for which `keep` holds; shards that lose none stay shared.
-    fn retain(&mut self, keep: impl Fn(&V) -> bool) {
-        for shard in &mut self.shards {
-            if !shard.values().all(|v| keep(v)) {
-                Arc::make_mut(shard).retain(|_, v| keep(v));
-            }
-        }
-    }
-
-    fn values(&self) -> impl Iterator<Item = &V> {
-        self.shards.iter().flat_map(|shard| shard.values().map(Arc::as_ref))
-    }
-
-    fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.len()).sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copies_share_shards_that_did_not_change() {
-        let mut map = ShardedMap::new();
-        for i in 0u32..5000 {
-            map.insert(i, i);
-        }
-        let mut copy = map.clone();
-        copy.insert(0, 5001);
-        copy.remove(&1);
-        copy.remove(&9999);
-        assert_eq!((map.get(&0), map.get(&1)), (Some(&0), Some(&1)));
-        assert_eq!((copy.get(&0), copy.get(&1)), (Some(&5001), None));
-        assert_eq!((map.len(), copy.len()), (5000, 4999));
-        let changed =
-            map.shards.iter().zip(&copy.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
-        assert!((1..=2).contains(&changed), "{changed}");
-        copy.retain(|v| *v != 5001);
-        assert_eq!(copy.get(&0), None);
-        assert_eq!(copy.values().count(), 4998);
-    }
 }

@@ -1,0 +1,219 @@
+//! Requests of the data listener, as a whole: from the end of the head to that of the response.
+//!
+//! What never became a request (a malformed head, a connection over the bound) is not among them;
+//! it is counted with the decisions, by its code.
+
+use std::time::Duration;
+
+use prometheus::Error;
+
+use super::Metrics;
+use super::set::Set;
+use super::tally::{Held, Level, Tally, Times};
+use crate::decision::denial::Code;
+
+/// From 500 µs to a minute; most of it is the upstream's time, and the client's to read.
+const BOUNDS_NS: &[u64] = &[
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+];
+
+const OUTCOMES: [&str; 4] = ["allowed", "refused", "error", "abandoned"];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The version of HTTP a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    const ALL: [Self; 3] = [Self::Http10, Self::Http11, Self::Http2];
+
+    /// As logs and metrics say it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// Who ended a response before it was whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutBy {
+    /// The client left, or did not take it.
+    Downstream,
+    /// The upstream broke off, or stopped sending.
+    Upstream,
+}
+
+impl CutBy {
+    const ALL: [Self; 2] = [Self::Downstream, Self::Upstream];
+
+    /// As logs and metrics say it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// The version of HTTP.
+    pub protocol: Protocol,
+    /// The status of the response; `None` if the client left before there was one.
+    pub status: Option<u16>,
+    /// The code of the problem that was the response.
+    pub code: Option<Code>,
+    /// From the end of the head to that of the response.
+    pub took: Duration,
+    /// How much of the response's body was sent.
+    pub bytes: u64,
+    /// Who ended it early.
+    pub cut: Option<CutBy>,
+}
+
+#[derive(Debug)]
+pub(super) struct Requests {
+    in_flight: Level,
+    duration: Times,
+    responses: Tally,
+    bytes: Tally,
+    cut: Tally,
+}
+
+impl Requests {
+    pub(super) fn new(set: &Set<'_>) -> Result<Self, Error> {
+        let responses = Protocol::ALL
+            .iter()
+            .flat_map(|protocol| CLASSES.map(move |class| [protocol.as_str(), class]));
+        Ok(Self {
+            in_flight: set.level("requests_in_flight", "Requests being answered.")?,
+            duration: set.times(
+                "request_duration_seconds",
+                "Time from the end of a request's head to the end of its response; abandoned: the \
+                 client left before there was one.",
+                ["outcome"],
+                OUTCOMES.map(|outcome| [outcome]),
+                BOUNDS_NS,
+            )?,
+            responses: set.tally(
+                "responses_total",
+                "Responses by the version of HTTP and the class of their status.",
+                ["protocol", "class"],
+                responses,
+            )?,
+            bytes: set.tally(
+                "response_body_bytes_total",
+                "Bytes of responses' bodies handed to connections.",
+                [],
+                [[]],
+            )?,
+            cut: set.tally(
+                "responses_cut_total",
+                "Requests that ended before their response was whole, by who ended them.",
+                ["by"],
+                CutBy::ALL.map(|by| [by.as_str()]),
+            )?,
+        })
+    }
+}
+
+impl Metrics {
+    /// Counts a request as in flight until the result is dropped.
+    #[must_use]
+    pub fn request(&self) -> Held {
+        self.requests.in_flight.hold(0)
+    }
+
+    /// Counts a request that has ended.
+    pub fn request_ended(&self, ended: &Ended) {
+        let requests = &self.requests;
+        requests.duration.observe(outcome(ended), ended.took);
+        if let Some(status) = ended.status {
+            let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
+            requests.responses.inc(ended.protocol as usize * CLASSES.len() + class);
+        }
+        requests.bytes.add(0, ended.bytes);
+        if let Some(by) = ended.cut {
+            requests.cut.inc(by as usize);
+        }
+    }
+}
+
+/// The number of the request's outcome among [`OUTCOMES`].
+fn outcome(ended: &Ended) -> usize {
+    match (ended.status, ended.code) {
+        (None, _) => 3,
+        (Some(_), None) => 0,
+        (Some(_), Some(code)) if code.status() < 500 => 1,
+        (Some(_), Some(_)) => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{check, metrics};
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_how_they_ended() {
+        let metrics = metrics();
+        let end = |protocol, status, code, cut| {
+            let took = Duration::from_millis(40);
+            metrics.request_ended(&Ended { protocol, status, code, took, bytes: 10, cut });
+        };
+        end(Protocol::Http11, Some(200), None, None);
+        end(Protocol::Http2, Some(503), None, None);
+        end(Protocol::Http2, Some(404), Some(Code::NotFound), None);
+        end(Protocol::Http10, Some(502), Some(Code::UpstreamError), Some(CutBy::Upstream));
+        end(Protocol::Http10, Some(999), None, None);
+        end(Protocol::Http11, None, None, Some(CutBy::Downstream));
+        check(
+            &metrics,
+            &[
+                r#"latchkey_responses_total{class="2xx",protocol="HTTP/1.1"} 1"#,
+                r#"latchkey_responses_total{class="5xx",protocol="HTTP/2"} 1"#,
+                r#"latchkey_responses_total{class="4xx",protocol="HTTP/2"} 1"#,
+                r#"latchkey_responses_total{class="5xx",protocol="HTTP/1.0"} 2"#,
+                r#"latchkey_responses_total{class="1xx",protocol="HTTP/1.0"} 0"#,
+                r#"latchkey_request_duration_seconds_count{outcome="allowed"} 3"#,
+                r#"latchkey_request_duration_seconds_count{outcome="refused"} 1"#,
+                r#"latchkey_request_duration_seconds_count{outcome="error"} 1"#,
+                r#"latchkey_request_duration_seconds_count{outcome="abandoned"} 1"#,
+                r#"latchkey_request_duration_seconds_bucket{outcome="refused",le="0.025"} 0"#,
+                r#"latchkey_request_duration_seconds_bucket{outcome="refused",le="0.05"} 1"#,
+                r#"latchkey_request_duration_seconds_sum{outcome="refused"} 0.04"#,
+                r#"latchkey_responses_cut_total{by="upstream"} 1"#,
+                r#"latchkey_responses_cut_total{by="downstream"} 1"#,
+                "latchkey_response_body_bytes_total 60",
+            ],
+        );
+    }
+}

@@ -1,0 +1,236 @@
+//! What a request cost and how it ended, kept from its head to the end of its response.
+//!
+//! It is told what happens and decides nothing. When it is dropped, the request has ended: the
+//! metrics count it, and the access log, if it is on and this request is in the sample, gets its
+//! line.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{Method, Response, Version, request};
+
+use super::reply::Source;
+use crate::clock::Monotonic;
+use crate::decision::Decision;
+use crate::decision::denial::Code;
+use crate::decision::policy::Route;
+use crate::decision::principal::{Mechanism, Principal};
+use crate::id::{Name, ShopId};
+use crate::metrics::{CutBy, Ended, Protocol};
+use crate::server::conn::{Conn, InFlight};
+use crate::server::log::{self, Access, Subject};
+use crate::server::request_id::RequestId;
+
+/// See the module documentation.
+pub(in crate::server) struct Account {
+    in_flight: InFlight,
+    started: Monotonic,
+    protocol: Protocol,
+    is_head: bool,
+    /// Of the response; `None` until there is one.
+    status: Option<u16>,
+    /// Why it is not the upstream's.
+    code: Option<Code>,
+    mechanism: Option<Mechanism>,
+    decision: Duration,
+    upstream: Option<Duration>,
+    bytes: u64,
+    is_whole: bool,
+    cut: bool,
+    record: Option<Box<Record>>,
+}
+
+/// What only the access log wants to know.
+struct Record {
+    id: RequestId,
+    method: Method,
+    path: Box<str>,
+    route: Option<Name>,
+    shop: Option<ShopId>,
+    key_id: Option<String>,
+}
+
+impl Account {
+    /// The account of a request whose head was just read.
+    pub(super) fn open(in_flight: InFlight, id: RequestId, parts: &request::Parts) -> Self {
+        let shared = &in_flight.conn().local.shared;
+        let access = shared.settings.load().access;
+        let record = access.filter(|sample| in_sample(&id, *sample)).map(|_| Record {
+            id,
+            method: parts.method.clone(),
+            path: parts.uri.path().into(),
+            route: None,
+            shop: None,
+            key_id: None,
+        });
+        Self {
+            started: shared.clock.now().mono,
+            protocol: match parts.version {
+                Version::HTTP_09 | Version::HTTP_10 => Protocol::Http10,
+                Version::HTTP_2 => Protocol::Http2,
+                _ => Protocol::Http11,
+            },
+            is_head: parts.method == Method::HEAD,
+            status: None,
+            code: None,
+            mechanism: None,
+            decision: Duration::ZERO,
+            upstream: None,
+            bytes: 0,
+            is_whole: false,
+            cut: false,
+            record: record.map(Box::new),
+            in_flight,
+        }
+    }
+
+    /// The connection.
+    pub(super) fn conn(&self) -> &Conn {
+        self.in_flight.conn()
+    }
+
+    /// A decision was made; there are two when a key was missing at first.
+    pub(super) fn decided(&mut self, took: Duration, decision: &Decision<'_>) {
+        self.decision += took;
+        match decision {
+            Decision::NeedsKey { .. } => {}
+            Decision::Refuse(refusal) => {
+                self.mechanism = refusal.mechanism();
+                self.named(refusal.route, refusal.principal.as_ref());
+            }
+            Decision::Admit(admitted) => {
+                self.mechanism = Some(admitted.principal().mechanism());
+                self.named(Some(admitted.route()), Some(admitted.principal()));
+            }
+        }
+    }
+
+    fn named(&mut self, route: Option<&Route>, principal: Option<&Principal<'_>>) {
+        if let Some(record) = &mut self.record {
+            record.route = route.map(|route| route.name.clone());
+            record.shop = principal.and_then(Principal::shop).copied();
+            record.key_id = principal.and_then(log::key_id);
+        }
+    }
+
+    /// The upstream answered, or failed to, after so long.
+    pub(super) fn upstream(&mut self, took: Duration) {
+        self.upstream = Some(took);
+    }
+
+    /// There is a response.
+    pub(super) fn answered(&mut self, response: &Response<Source>) {
+        self.status = Some(response.status().as_u16());
+        self.code = response.extensions().get::<Code>().copied();
+        self.in_flight.offered(true);
+    }
+
+    /// The connection asks for more: what it was handed before is taken.
+    pub(super) fn asked(&mut self) {
+        self.in_flight.offered(false);
+    }
+
+    /// So much of its body was handed to the connection.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.in_flight.offered(true);
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    /// Nothing of the response is missing.
+    pub(super) fn whole(&mut self) {
+        self.is_whole = true;
+        self.in_flight.complete();
+    }
+
+    /// The upstream broke the response off.
+    pub(super) fn broken(&mut self) {
+        self.cut = true;
+        self.in_flight.abort();
+    }
+
+    fn cut_by(&self) -> Option<CutBy> {
+        if self.cut {
+            return Some(CutBy::Upstream);
+        }
+        // A response to HEAD has no body to hand over.
+        let whole = self.is_whole || (self.is_head && self.status.is_some());
+        (!whole).then_some(CutBy::Downstream)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let shared = &self.in_flight.conn().local.shared;
+        let took = shared.clock.now().mono.since(self.started);
+        let cut = self.cut_by();
+        shared.metrics.request_ended(&Ended {
+            protocol: self.protocol,
+            status: self.status,
+            code: self.code,
+            took,
+            bytes: self.bytes,
+            cut,
+        });
+        let Some(record) = &self.record else {
+            return;
+        };
+        log::access(&Access {
+            subject: Subject {
+                client: self.in_flight.conn().client,
+                certificate: self.in_flight.conn().certificate.as_deref(),
+                id: &record.id,
+                method: record.method.as_str(),
+                path: &record.path,
+            },
+            protocol: self.protocol.as_str(),
+            status: self.status,
+            code: self.code,
+            mechanism: self.mechanism,
+            route: record.route.as_ref(),
+            shop: record.shop.as_ref(),
+            key_id: record.key_id.as_deref(),
+            bytes: self.bytes,
+            cut,
+            decision: self.decision,
+            upstream: self.upstream,
+            total: took,
+        });
+    }
+}
+
+/// Whether the request called `id` is among the one of `sample` that are logged. By its name, and
+/// mixed: a caller who takes turns between two paths is not seen on one of them only.
+fn in_sample(id: &RequestId, sample: NonZeroU32) -> bool {
+    let number = u128::from_str_radix(id, 16).unwrap_or_default();
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+    let (high, low) = ((number >> 64) as u64, number as u64);
+    // The finalizer of SplitMix64.
+    let mut mixed = (high ^ low).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ mixed >> 31).is_multiple_of(u64::from(sample.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::request_id::RequestIds;
+
+    #[test]
+    fn one_of_so_many_is_in_the_sample() {
+        let ids = RequestIds::new(0x1234_5678_9abc_def0);
+        let ids: Vec<RequestId> = (0..10_000).map(|_| ids.next()).collect();
+        for (sample, expected) in [(1u32, 10_000usize..=10_000), (10, 900..=1100), (100, 60..=140)]
+        {
+            let sample = NonZeroU32::new(sample).unwrap();
+            let taken = |ids: &[RequestId]| ids.iter().filter(|id| in_sample(id, sample)).count();
+            assert!(expected.contains(&taken(&ids)), "{sample}: {}", taken(&ids));
+            // The same ones every time.
+            assert_eq!(taken(&ids), taken(&ids));
+        }
+        // Every other request is as good as any: no pattern of a caller's hides one half.
+        let sample = NonZeroU32::new(2).unwrap();
+        let even = ids.iter().step_by(2).filter(|id| in_sample(id, sample)).count();
+        assert!((2200..=2800).contains(&even), "{even}");
+    }
+}
