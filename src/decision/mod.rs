@@ -250,6 +250,13 @@ fn refuse<'a>(denial: Denial<'a>, route: Option<&'a Route>) -> Decision<'a> {
     Decision::Refuse(Refusal { denial, route, principal: None, limit: None })
 }
 
+/// The route that a request takes, if any; decides nothing about it.
+#[must_use]
+pub fn route<'a>(method: &Method, path: &str, policies: &'a Policies) -> Option<&'a Route> {
+    let path = CanonicalPath::parse(path).ok()?;
+    classify(method, &path, policies).ok().map(|classified| classified.route)
+}
+
 /// The first route that matches path and method.
 fn classify<'a, 'p>(
     method: &Method,

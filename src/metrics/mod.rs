@@ -8,6 +8,7 @@
 //! Each area has a file: its families, and the methods of [`Metrics`] that count them. What a
 //! request counts is a `tally`: no lock, no allocation, and no cache line that two workers write.
 
+mod bounds;
 mod build;
 mod connections;
 mod decision;
@@ -26,6 +27,7 @@ use std::fmt;
 
 use prometheus::{Error, Registry, TextEncoder};
 
+pub use self::bounds::Bound;
 pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;
@@ -38,6 +40,7 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// All metrics of the process, with a registry of their own.
 pub struct Metrics {
     registry: Registry,
+    bounds: bounds::Bounds,
     build: build::Build,
     connections: connections::Connections,
     decision: decision::Decision,
@@ -68,6 +71,7 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(process::Process::new()?))?;
         Ok(Self {
+            bounds: bounds::Bounds::new(&set)?,
             build: build::Build::new(&set, version)?,
             connections: connections::Connections::new(&set)?,
             decision: decision::Decision::new(&set)?,

@@ -2,7 +2,8 @@
 //! bodies of HTTP/2 share a connection, so each keeps its own.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::shared::Shared;
 use super::upstream::request_body::BodyFault;
+use crate::metrics::Bound;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub(super) struct ClientBody {
 
 #[derive(Debug)]
 struct Time {
+    shared: Arc<Shared>,
     /// Without progress for this long it is given up.
     progress: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
@@ -34,13 +38,17 @@ impl ClientBody {
         Self { incoming, time: None }
     }
 
-    /// A body that is to make progress within `progress`, and to be whole within `whole` from
-    /// now.
-    pub(super) fn timed(incoming: Incoming, progress: Duration, whole: Duration) -> Self {
-        let time = (!incoming.is_end_stream()).then(|| Time {
-            progress,
-            waiting: None,
-            whole: Box::pin(tokio::time::sleep(whole)),
+    /// A body that is to make progress, and to be whole, within the times of the settings in
+    /// force.
+    pub(super) fn timed(incoming: Incoming, shared: &Arc<Shared>) -> Self {
+        let time = (!incoming.is_end_stream()).then(|| {
+            let server = &shared.settings.load().server;
+            Time {
+                shared: Arc::clone(shared),
+                progress: server.body_timeout,
+                waiting: None,
+                whole: Box::pin(tokio::time::sleep(server.request_timeout)),
+            }
         });
         Self { incoming, time }
     }
@@ -49,11 +57,14 @@ impl ClientBody {
 impl Time {
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.whole.as_mut().poll(cx).is_ready() {
+            self.shared.metrics.bound_hit(Bound::RequestTimeout);
             return Poll::Ready(());
         }
         let progress = self.progress;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(progress)));
-        waiting.as_mut().poll(cx)
+        ready!(waiting.as_mut().poll(cx));
+        self.shared.metrics.bound_hit(Bound::BodyTimeout);
+        Poll::Ready(())
     }
 }
 

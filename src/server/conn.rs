@@ -10,31 +10,40 @@ use http::HeaderValue;
 
 use super::local::Local;
 use super::log;
+use super::message::client_address::Scheme;
 use super::message::fields;
+use super::places::Place;
 use super::request_id::RequestId;
 use super::streams::{Ending, Streams};
 use crate::decision::denial::Code;
 use crate::metrics::{Held, StreamReset};
 
 /// How the peer speaks to us.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Transport {
-    /// Through TLS.
-    pub(super) is_tls: bool,
+    /// Through TLS, or plainly.
+    pub(super) scheme: Scheme,
     /// In HTTP/2.
     pub(super) is_h2: bool,
     /// The name in the client's certificate, which was verified.
     pub(super) certificate: Option<Box<str>>,
 }
 
+impl Transport {
+    /// HTTP/1.1 on a plain connection.
+    pub(super) const PLAIN: Self = Self { scheme: Scheme::Http, is_h2: false, certificate: None };
+}
+
 /// A connection, as its wire, its requests and their replies share it.
 pub(super) struct Conn {
     pub(super) local: Rc<Local>,
-    /// The peer's address, never in its IPv4-mapped form.
-    pub(super) client: IpAddr,
-    /// [`Conn::client`] as `X-Forwarded-For`.
+    /// The peer's address, or the one a PROXY header names; never in its IPv4-mapped form. Who
+    /// is calling is said of each request, since a trusted proxy may send those of many.
+    pub(super) peer: IpAddr,
+    /// [`Conn::peer`] as `X-Forwarded-For`.
     pub(super) forwarded_for: HeaderValue,
-    pub(super) is_tls: bool,
+    /// How the peer speaks.
+    pub(super) scheme: Scheme,
     /// The name in the client's certificate, which was verified.
     pub(super) certificate: Option<Box<str>>,
     /// Of HTTP/2; the rest is of HTTP/1.1, which has one request at a time.
@@ -47,12 +56,12 @@ pub(super) struct Conn {
 
 impl Conn {
     pub(super) fn new(local: Rc<Local>, peer: IpAddr, transport: Transport) -> Self {
-        let client = peer.to_canonical();
+        let peer = peer.to_canonical();
         Self {
             local,
-            client,
-            forwarded_for: fields::forwarded_for(client),
-            is_tls: transport.is_tls,
+            peer,
+            forwarded_for: fields::forwarded_for(peer),
+            scheme: transport.scheme,
             certificate: transport.certificate,
             streams: transport.is_h2.then(Box::default),
             in_flight: Cell::new(false),
@@ -60,6 +69,11 @@ impl Conn {
             called: Cell::new(false),
             aborted: Cell::new(false),
         }
+    }
+
+    /// Whether it is one of TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.scheme == Scheme::Https
     }
 
     /// The requests of a connection of HTTP/2.
@@ -73,14 +87,20 @@ impl Conn {
             Some(streams) => streams.begin(),
             None => self.called.set(true),
         }
-        let counted = self.local.shared.metrics.request();
-        let ending = Ending::GivenUp;
-        InFlight { conn: Rc::clone(self), offered: false, ending, _counted: counted }
+        let shared = &self.local.shared;
+        let place = self.local.places.request(shared.settings.load().server.requests_max.get());
+        InFlight {
+            conn: Rc::clone(self),
+            offered: false,
+            ending: Ending::GivenUp,
+            place,
+            _counted: shared.metrics.request(),
+        }
     }
 
     /// What never became a request is refused: says so, and counts it.
     pub(super) fn unread(&self, id: &RequestId, code: Code, reason: &str) {
-        log::unread(self.client, id, code, reason);
+        log::unread(self.peer, id, code, reason);
         self.local.shared.metrics.decision(None, Some(code));
     }
 
@@ -118,12 +138,19 @@ pub(super) struct InFlight {
     /// The response waits for the client.
     offered: bool,
     ending: Ending,
+    /// Unless all were taken.
+    place: Option<Place>,
     _counted: Held,
 }
 
 impl InFlight {
     pub(super) fn conn(&self) -> &Rc<Conn> {
         &self.conn
+    }
+
+    /// Whether it has no place among the requests in flight, and is to be refused at once.
+    pub(super) fn is_over(&self) -> bool {
+        self.place.is_none()
     }
 
     /// Whether the response waits for the client to take something of it.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::places::Places;
 use super::request_id::RequestIds;
 use super::shared::Shared;
 use super::upstream::Upstreams;
@@ -17,16 +18,19 @@ pub(super) struct Local {
     pub(super) scratch: RefCell<Box<[u8]>>,
     pub(super) upstreams: RefCell<Upstreams>,
     pub(super) ids: RequestIds,
+    /// Of all workers.
+    pub(super) places: Arc<Places>,
 }
 
 impl Local {
     /// A worker that has no connection yet; `seed` is the prefix of its request ids.
-    pub(super) fn new(shared: Arc<Shared>, seed: u64) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, places: Arc<Places>, seed: u64) -> Self {
         Self {
             shared,
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             upstreams: RefCell::default(),
             ids: RequestIds::new(seed),
+            places,
         }
     }
 }

@@ -173,13 +173,12 @@ pub(super) fn connection_ended(error: &hyper::Error) {
 
 /// A TLS handshake that came to nothing: told, and not warned of, as scanners make many. A client
 /// without the certificate that is asked of it is refused like a request.
-pub(super) fn handshake_failed(peer: Option<SocketAddr>, outcome: Handshake, error: &dyn Error) {
-    let client = peer.map(|peer| tracing::field::display(peer.ip().to_canonical()));
-    let reason = chain(error);
+pub(super) fn handshake_failed(peer: IpAddr, outcome: Handshake, error: &dyn Error) {
+    let (client, reason) = (peer.to_canonical(), chain(error));
     if outcome == Handshake::ClientCertificate {
         info!(
             target: "latchkey::refusal",
-            client,
+            %client,
             outcome = outcome.as_str(),
             reason,
             "TLS handshake refused"
@@ -187,7 +186,7 @@ pub(super) fn handshake_failed(peer: Option<SocketAddr>, outcome: Handshake, err
     } else {
         debug!(
             target: "latchkey::server",
-            client,
+            %client,
             outcome = outcome.as_str(),
             reason,
             "TLS handshake failed"
@@ -202,6 +201,17 @@ pub(super) fn accept_failed(error: &io::Error) {
         %error,
         "cannot accept connections; if the limit of open files is reached, raise it or lower \
          server.connections_max"
+    );
+}
+
+/// A trusted proxy did not say where a connection came from.
+pub(super) fn proxy_header_malformed(peer: SocketAddr, fault: &dyn Error) {
+    warn!(
+        target: "latchkey::server",
+        %peer,
+        error = %fault,
+        "connection closed; check that this proxy sends the PROXY protocol, or switch \
+         server.proxy_protocol off"
     );
 }
 

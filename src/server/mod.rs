@@ -13,9 +13,9 @@
 //! | `message` | header fields and problems, as they are written |
 //!
 //! `worker` owns a thread and its `local` state, `conn` and `streams` what a connection's parts
-//! know of each other, `client_body` is a request's body; `shared` is all that comes from outside
-//! of the data plane, `tls` the certificates among it. A room imports only from those below it:
-//! worker, front, exchange, upstream, message.
+//! know of each other, `client_body` is a request's body, `places` what all workers have of them;
+//! `shared` is all that comes from outside of the data plane, `tls` the certificates among it. A
+//! room imports only from those below it: worker, front, exchange, upstream, message.
 //!
 //! One thread per worker, each with a current-thread runtime, a listener of its own on the shared
 //! port (`SO_REUSEPORT`) and its own pool of upstream connections, so that no request ever waits
@@ -33,7 +33,8 @@ pub mod front;
 pub mod issue;
 mod local;
 mod log;
-mod message;
+pub mod message;
+mod places;
 mod request_id;
 mod shared;
 mod streams;
@@ -53,8 +54,8 @@ use tokio::sync::watch;
 
 use self::front::listen;
 pub use self::front::listen::BindError;
+use self::places::Places;
 pub use self::shared::{KeyRefresher, Settings, Shared};
-use self::worker::Gauge;
 use crate::config::ServerConfig;
 use crate::secret::{SystemEntropy, random_bytes};
 
@@ -88,16 +89,16 @@ impl Server {
     /// [`BindError::Thread`] when the system refuses a thread; those started end again.
     pub fn start(self) -> Result<Running, BindError> {
         let (phase, watch) = watch::channel(worker::Phase::Serving);
-        let gauge = Arc::new(Gauge::default());
+        let places = Arc::new(Places::default());
         let mut running =
-            Running { phase, workers: Vec::new(), local_addr: self.local_addr, gauge };
+            Running { phase, workers: Vec::new(), local_addr: self.local_addr, places };
         for (index, listener) in self.listeners.into_iter().enumerate() {
             let start = worker::Start {
                 index,
                 seed: self.seed.wrapping_add(index as u64),
                 listener,
                 shared: Arc::clone(&self.shared),
-                gauge: Arc::clone(&running.gauge),
+                places: Arc::clone(&running.places),
                 phase: watch.clone(),
             };
             let spawned = std::thread::Builder::new()
@@ -121,7 +122,7 @@ pub struct Running {
     phase: watch::Sender<worker::Phase>,
     workers: Vec<JoinHandle<usize>>,
     local_addr: SocketAddr,
-    gauge: Arc<Gauge>,
+    places: Arc<Places>,
 }
 
 impl Running {
@@ -134,7 +135,7 @@ impl Running {
     /// Open connections, over all workers.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.gauge.count()
+        self.places.connections()
     }
 
     /// Stops accepting, closes idle connections, lets requests under way finish with

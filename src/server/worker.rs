@@ -5,11 +5,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -24,15 +23,18 @@ use tokio::task::LocalSet;
 use super::conn::{Conn, Transport};
 use super::front::arrival::{self, Arrival};
 use super::front::h2::{self, H2Wire};
+use super::front::proxied::{self, ProxiedFault};
 use super::front::wire::Wire;
 use super::local::Local;
+use super::message::client_address::is_trusted;
 use super::message::problem;
-use super::shared::{Settings, Shared};
+use super::places::{AddressPlace, Place, Places};
+use super::shared::Shared;
 use super::{exchange, log};
 use crate::clock::Monotonic;
 use crate::config::ServerConfig;
 use crate::decision::denial::Code;
-use crate::metrics::Held;
+use crate::metrics::{Bound, Held};
 
 /// Connections over the bound that are seen off with care at a time, per worker.
 const SHED_MAX: usize = 64;
@@ -54,26 +56,16 @@ pub(super) enum Phase {
     Draining(Duration),
 }
 
-/// Open connections, over all workers.
-#[derive(Debug, Default)]
-pub(super) struct Gauge(AtomicUsize);
-
-impl Gauge {
-    pub(super) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A connection's place among `connections_max`.
-struct Place {
+/// An open connection: its place, and what counts it.
+struct Open {
     worker: Rc<Worker>,
+    _place: Place,
     _counted: Held,
 }
 
-impl Drop for Place {
+impl Drop for Open {
     fn drop(&mut self) {
         let worker = &self.worker;
-        worker.gauge.0.fetch_sub(1, Ordering::Relaxed);
         worker.open.set(worker.open.get() - 1);
         if worker.open.get() == 0 {
             worker.emptied.notify_one();
@@ -84,7 +76,6 @@ impl Drop for Place {
 /// A worker's connections.
 struct Worker {
     local: Rc<Local>,
-    gauge: Arc<Gauge>,
     /// Connections of this worker.
     open: Cell<usize>,
     emptied: Notify,
@@ -97,13 +88,25 @@ struct Worker {
 }
 
 impl Worker {
-    /// A place among the open connections, unless all are taken.
-    fn place(self: &Rc<Self>, max: usize) -> Option<Place> {
+    /// An open connection, unless all places are taken.
+    fn open(self: &Rc<Self>, max: usize) -> Option<Open> {
+        let counted = self.local.shared.metrics.connection();
+        let place = self.local.places.connection(max)?;
         self.open.set(self.open.get() + 1);
-        let others = self.gauge.0.fetch_add(1, Ordering::Relaxed);
-        let place =
-            Place { worker: Rc::clone(self), _counted: self.local.shared.metrics.connection() };
-        (others < max).then_some(place)
+        Some(Open { worker: Rc::clone(self), _place: place, _counted: counted })
+    }
+
+    /// What `future` comes to; `None` when the drain begins before.
+    async fn unless_draining<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let entry = Entry::new(self);
+        let outcome = poll_fn(|cx| {
+            if entry.is_draining(cx) {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        });
+        outcome.await
     }
 }
 
@@ -113,7 +116,7 @@ pub(super) struct Start {
     pub(super) seed: u64,
     pub(super) listener: std::net::TcpListener,
     pub(super) shared: Arc<Shared>,
-    pub(super) gauge: Arc<Gauge>,
+    pub(super) places: Arc<Places>,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -138,8 +141,7 @@ pub(super) fn run(start: Start) -> usize {
         }
     };
     let worker = Rc::new(Worker {
-        local: Rc::new(Local::new(start.shared, start.seed)),
-        gauge: start.gauge,
+        local: Rc::new(Local::new(start.shared, start.places, start.seed)),
         open: Cell::new(0),
         emptied: Notify::new(),
         shedding: Cell::new(0),
@@ -195,54 +197,94 @@ async fn serve(
 
 fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     let settings = worker.local.shared.settings.load_full();
-    let Some(place) = worker.place(settings.server.connections_max.get()) else {
-        shed(worker, tcp, peer);
+    let Some(open) = worker.open(settings.server.connections_max.get()) else {
+        shed(worker, tcp, peer.ip(), Bound::Connections);
         return;
     };
     // Responses are written whole: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
     tokio::task::spawn_local(async move {
-        connection(&place.worker, tcp, peer, settings).await;
-        drop(place);
+        if let Some(seated) = seat(&open.worker, tcp, peer, &settings.server).await {
+            connection(&open.worker, seated, &settings.server).await;
+        }
+        drop(open);
     });
 }
 
-async fn connection(worker: &Worker, tcp: TcpStream, peer: SocketAddr, settings: Arc<Settings>) {
-    let entry = Entry::new(worker);
-    let config = &settings.server;
-    let arrived = {
-        let mut arriving = pin!(arrival::arrive(tcp, &worker.local.shared, config));
-        poll_fn(|cx| {
-            if entry.is_draining(cx) {
-                return Poll::Ready(None);
+/// A connection that is to be served.
+struct Seated {
+    tcp: TcpStream,
+    /// Where it comes from.
+    peer: IpAddr,
+    /// Trusted proxies need none: they bring the connections of many.
+    _place: Option<AddressPlace>,
+}
+
+/// Finds out where a connection comes from, and whether that has too many of them.
+async fn seat(
+    worker: &Rc<Worker>,
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    server: &ServerConfig,
+) -> Option<Seated> {
+    let mut source = peer;
+    if server.proxy_protocol && is_trusted(peer.ip(), &server.trusted_proxies) {
+        let header = proxied::read_header(&mut tcp);
+        let header = tokio::time::timeout(server.first_byte_timeout, header);
+        match worker.unless_draining(header).await? {
+            Ok(Ok(named)) => source = named.unwrap_or(peer),
+            Ok(Err(ProxiedFault::Malformed(fault))) => {
+                log::proxy_header_malformed(peer, &fault);
+                return None;
             }
-            arriving.as_mut().poll(cx)
-        })
-        .await
-    };
-    let Some(Arrival { stream, begun, transport }) = arrived else {
+            // Somebody only looked whether anybody listens.
+            Ok(Err(ProxiedFault::Ended(_))) => return None,
+            Err(_) => {
+                worker.local.shared.metrics.bound_hit(Bound::FirstByteTimeout);
+                return None;
+            }
+        }
+    }
+    let peer = source.ip();
+    if is_trusted(peer, &server.trusted_proxies) {
+        return Some(Seated { tcp, peer, _place: None });
+    }
+    let place = worker.local.places.address(peer, server.connections_per_address_max.get());
+    if place.is_none() {
+        shed(worker, tcp, peer, Bound::ConnectionsPerAddress);
+        return None;
+    }
+    Some(Seated { tcp, peer, _place: place })
+}
+
+async fn connection(worker: &Worker, seated: Seated, server: &ServerConfig) {
+    let Seated { tcp, peer, _place } = seated;
+    let arriving = arrival::arrive(tcp, peer, &worker.local.shared, server);
+    let Some(Some(arrival)) = worker.unless_draining(arriving).await else {
         return;
     };
-    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer.ip(), transport));
+    let Arrival { stream, begun, transport } = arrival;
+    let entry = Entry::new(worker);
+    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer, transport));
     if conn.streams().is_some() {
-        let wire = H2Wire::new(stream, &begun, Rc::clone(&conn), config);
+        let wire = H2Wire::new(stream, &begun, Rc::clone(&conn), server);
         let handle = |request| exchange::handle(Rc::clone(&conn), request);
         // Boxed: it is several times as large as a connection of HTTP/1.1.
-        Box::pin(h2::serve(&conn, wire, config, |cx| entry.is_draining(cx), handle)).await;
+        Box::pin(h2::serve(&conn, wire, server, |cx| entry.is_draining(cx), handle)).await;
     } else {
-        let wire = Wire::new(stream, &begun, Rc::clone(&conn), config);
-        http1(&entry, conn, wire, config).await;
+        let wire = Wire::new(stream, &begun, Rc::clone(&conn), server);
+        http1(&entry, conn, wire, server).await;
     }
 }
 
-async fn http1(entry: &Entry<'_>, conn: Rc<Conn>, wire: Wire, config: &ServerConfig) {
+async fn http1(entry: &Entry<'_>, conn: Rc<Conn>, wire: Wire, server: &ServerConfig) {
+    let buffer = server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
     let mut builder = http1::Builder::new();
-    let buffer = config.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
     // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
     // setting it costs an allocation per request.
     builder.header_read_timeout(None).max_buf_size(buffer);
-    if config.header_count_max > 100 {
-        builder.max_headers(config.header_count_max);
+    if server.header_count_max > 100 {
+        builder.max_headers(server.header_count_max);
     }
     let service = service_fn(move |request| exchange::handle(Rc::clone(&conn), request));
     let mut http = pin!(builder.serve_connection(wire, service));
@@ -287,15 +329,18 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Answers 503 on a connection over the bound, without reading the request it may bring. At most
-/// [`SHED_MAX`] at a time are waited for, so that the answer is not overtaken by a reset.
-///
-/// Through TLS it would take a handshake, which costs more than the place that is wanting: the
-/// connection is closed.
-fn shed(worker: &Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) {
-    let conn = Conn::new(Rc::clone(&worker.local), peer.ip(), Transport::default());
+/// Answers 503 on a connection over a bound, without reading the request it may bring; one that
+/// begins with TLS is closed, as it understands nothing else. At most [`SHED_MAX`] at a time are
+/// waited for, so that the answer is not overtaken by a reset.
+fn shed(worker: &Rc<Worker>, mut tcp: TcpStream, peer: IpAddr, bound: Bound) {
+    worker.local.shared.metrics.bound_hit(bound);
+    let conn = Conn::new(Rc::clone(&worker.local), peer, Transport::PLAIN);
     let id = worker.local.ids.next();
-    let detail = "All connections are taken; try again in a moment.";
+    let detail = if bound == Bound::ConnectionsPerAddress {
+        "Your address has too many connections open; close some."
+    } else {
+        "All connections are taken; try again in a moment."
+    };
     conn.unread(&id, Code::Overloaded, detail);
     if worker.local.shared.tls.is_some() {
         return;

@@ -4,6 +4,7 @@
 //! metrics count it, and the access log, if it is on and this request is in the sample, gets its
 //! line.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
 use crate::id::{Name, ShopId};
 use crate::metrics::{CutBy, Ended, Protocol};
-use crate::server::conn::{Conn, InFlight};
+use crate::server::conn::InFlight;
 use crate::server::log::{self, Access, Subject};
 use crate::server::request_id::RequestId;
 
@@ -38,6 +39,8 @@ pub(in crate::server) struct Account {
     is_whole: bool,
     cut: bool,
     record: Option<Box<Record>>,
+    /// The client address.
+    client: IpAddr,
 }
 
 /// What only the access log wants to know.
@@ -52,7 +55,12 @@ struct Record {
 
 impl Account {
     /// The account of a request whose head was just read.
-    pub(super) fn open(in_flight: InFlight, id: RequestId, parts: &request::Parts) -> Self {
+    pub(super) fn open(
+        in_flight: InFlight,
+        id: RequestId,
+        parts: &request::Parts,
+        client: IpAddr,
+    ) -> Self {
         let shared = &in_flight.conn().local.shared;
         let access = shared.settings.load().access;
         let record = access.filter(|sample| in_sample(&id, *sample)).map(|_| Record {
@@ -80,13 +88,14 @@ impl Account {
             is_whole: false,
             cut: false,
             record: record.map(Box::new),
+            client,
             in_flight,
         }
     }
 
-    /// The connection.
-    pub(super) fn conn(&self) -> &Conn {
-        self.in_flight.conn()
+    /// The client address.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
     }
 
     /// A decision was made; there are two when a key was missing at first.
@@ -176,7 +185,7 @@ impl Drop for Account {
         };
         log::access(&Access {
             subject: Subject {
-                client: self.in_flight.conn().client,
+                client: self.client,
                 certificate: self.in_flight.conn().certificate.as_deref(),
                 id: &record.id,
                 method: record.method.as_str(),

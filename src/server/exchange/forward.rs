@@ -71,14 +71,16 @@ impl Forward {
             let reason = format!("route `{}` has no upstream", admitted.route().name);
             return Err(Failure::new(Code::UpstreamUnreachable, detail, reason));
         };
-        let body = RequestBody::new(body, settings.server.body_bytes_max);
+        let own = admitted.route().body_bytes_max;
+        let bytes_max = own.unwrap_or(settings.server.body_bytes_max);
+        let body = RequestBody::new(body, bytes_max);
         let watch = body.watch();
         let outgoing = Outgoing {
             principal: admitted.principal(),
             id: &id,
-            client: conn.client,
-            forwarded_for: &conn.forwarded_for,
-            is_tls: conn.is_tls,
+            caller: &exchange.caller,
+            peer: &conn.forwarded_for,
+            scheme: conn.scheme,
             host: &upstream.host,
             assertion: exchange.assertion_for_upstream(&admitted, parts)?,
             strips_authorization: admitted.route().mechanisms.contains(Mechanism::Jwt),

@@ -3,11 +3,11 @@
 //!
 //! Looks at no credential and at no configuration.
 
-use std::net::Ipv6Addr;
-
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Uri, Version, request};
+
+use crate::server::message::authority::is_authority;
 
 /// Why a request is refused with 400, to follow "because".
 pub(super) fn check(parts: &request::Parts, is_tls: bool) -> Result<(), &'static str> {
@@ -55,26 +55,6 @@ fn target(uri: &Uri, host: Option<&str>, is_tls: bool) -> Result<(), &'static st
         }
         _ => Err("its target is not a path"),
     }
-}
-
-/// `host` or `host:port`, without user information (RFC 3986 §3.2); the host a name of letters,
-/// digits, `-`, `.` and `_`, an IPv4 address, or an IPv6 address in brackets.
-fn is_authority(text: &str) -> bool {
-    let port =
-        |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok();
-    if let Some(rest) = text.strip_prefix('[') {
-        let Some((address, rest)) = rest.split_once(']') else {
-            return false;
-        };
-        let port_ok = rest.is_empty() || rest.strip_prefix(':').is_some_and(port);
-        return address.parse::<Ipv6Addr>().is_ok() && port_ok;
-    }
-    let (name, port_ok) = match text.split_once(':') {
-        Some((name, digits)) => (name, port(digits)),
-        None => (text, true),
-    };
-    let name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    !name.is_empty() && name.len() <= 255 && name.bytes().all(name_byte) && port_ok
 }
 
 #[cfg(test)]

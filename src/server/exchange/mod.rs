@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, FORWARDED, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 
@@ -30,17 +30,21 @@ use super::client_body::ClientBody;
 use super::conn::Conn;
 use super::failure::Failure;
 use super::log::{self, Subject};
+use super::message::client_address::Caller;
+use super::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::clock::Now;
+use crate::config::ForwardingHeader;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
 use crate::decision::request::RequestView;
 use crate::decision::{
-    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate,
+    Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate, route,
 };
 use crate::id::Name;
+use crate::metrics::Bound;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -55,16 +59,21 @@ pub(super) async fn handle(
     // hyper drops the body of an answer to HEAD in HTTP/1.1, but not in HTTP/2.
     let is_headless = conn.streams().is_some() && parts.method == Method::HEAD;
     let body = if conn.streams().is_some() {
-        let server = &conn.local.shared.settings.load().server;
-        ClientBody::timed(body, server.body_timeout, server.request_timeout)
+        ClientBody::timed(body, &conn.local.shared)
     } else {
         ClientBody::new(body)
     };
     let id = conn.local.ids.next();
-    let account = RefCell::new(Account::open(in_flight, id, &parts));
-    let exchange = Exchange { conn: &conn, id, account };
+    let caller = caller(&conn, &parts.headers);
+    let over = in_flight.is_over();
+    let account = RefCell::new(Account::open(in_flight, id, &parts, caller.address));
+    let exchange = Exchange { conn: &conn, id, account, caller };
     let reader = exchange.reader(&parts);
-    let mut response = exchange.answer(&mut parts, body).await;
+    let mut response = if over {
+        whole(exchange.overloaded(&parts))
+    } else {
+        exchange.answer(&mut parts, body).await
+    };
     reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
     if is_headless {
         response = without_body(response);
@@ -82,11 +91,32 @@ enum Verdict {
     NeedsKey(Name),
 }
 
-/// A request and its name.
+/// A request, its name, and whose it is.
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
     account: RefCell<Account>,
+    caller: Caller,
+}
+
+/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
+fn caller(conn: &Conn, headers: &HeaderMap) -> Caller {
+    let settings = conn.local.shared.settings.load();
+    let trusted = &*settings.server.trusted_proxies;
+    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    match settings.server.forwarding_header {
+        _ if trusted.is_empty() => Caller::direct(conn.peer),
+        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
+            conn.peer,
+            trusted,
+            values(X_FORWARDED_FOR),
+            values(X_FORWARDED_PROTO),
+            values(X_FORWARDED_HOST),
+        ),
+        ForwardingHeader::Forwarded => {
+            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
+        }
+    }
 }
 
 impl Exchange<'_> {
@@ -134,17 +164,35 @@ impl Exchange<'_> {
         }
     }
 
+    /// The answer to a request over the bound, before any of its body is read.
+    fn overloaded(&self, parts: &request::Parts) -> Response<Bytes> {
+        let metrics = &self.conn.local.shared.metrics;
+        metrics.bound_hit(Bound::Requests);
+        metrics.decision(None, Some(Code::Overloaded));
+        let detail = "Too many requests are under way; try again in a moment.";
+        log::rejected(&self.subject(parts), Code::Overloaded, detail);
+        Problem::new(Code::Overloaded, detail).into_response(&self.id)
+    }
+
     /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
     fn objection(&self, parts: &mut request::Parts) -> Option<Response<Bytes>> {
         let server = &self.conn.local.shared.settings.load().server;
         let (code, detail) = if let Err((code, why)) = self.settle(parts, server.header_count_max) {
+            if code == Code::HeadersTooLarge {
+                self.conn.local.shared.metrics.bound_hit(Bound::HeaderCount);
+            }
             (code, format!("The request is refused because {why}."))
         } else {
-            let length = hygiene::announced_length(&parts.headers)?;
-            let max = server.body_bytes_max;
+            let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
+            let shared = &self.conn.local.shared;
+            let snapshot = shared.snapshot.load();
+            let route = route(&parts.method, parts.uri.path(), snapshot.policies());
+            let own = route.and_then(|route| route.body_bytes_max);
+            let max = own.unwrap_or(shared.settings.load().server.body_bytes_max);
             if length <= max {
                 return None;
             }
+            shared.metrics.bound_hit(Bound::BodyBytes);
             (Code::PayloadTooLarge, format!("The body is longer than {max} bytes."))
         };
         log::rejected(&self.subject(parts), code, &detail);
@@ -155,9 +203,9 @@ impl Exchange<'_> {
     /// Sees to the form of the request, whatever the version of HTTP.
     fn settle(&self, parts: &mut request::Parts, fields_max: usize) -> Result<(), h2::Objection> {
         if self.conn.streams().is_some() {
-            h2::settle(parts, self.conn.is_tls, fields_max)?;
+            h2::settle(parts, self.conn.is_tls(), fields_max)?;
         }
-        hygiene::check(parts, self.conn.is_tls).map_err(|why| (Code::BadRequest, why))
+        hygiene::check(parts, self.conn.is_tls()).map_err(|why| (Code::BadRequest, why))
     }
 
     /// Evaluates the request and turns what borrows from the snapshot into what does not.
@@ -231,6 +279,9 @@ impl Exchange<'_> {
         failure: &Failure,
     ) -> Response<Bytes> {
         let metrics = &self.conn.local.shared.metrics;
+        if failure.code == Code::PayloadTooLarge {
+            metrics.bound_hit(Bound::BodyBytes);
+        }
         metrics.decision(Some(mechanism), Some(failure.code));
         log::failed(&self.subject(parts), failure);
         Problem::new(failure.code, failure.detail).into_response(&self.id)
@@ -275,13 +326,13 @@ impl Exchange<'_> {
             method: &parts.method,
             path: parts.uri.path(),
             headers: &parts.headers,
-            client: self.conn.client,
+            client: self.caller.address,
         }
     }
 
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
-            client: self.conn.client,
+            client: self.caller.address,
             certificate: self.conn.certificate.as_deref(),
             id: &self.id,
             method: parts.method.as_str(),

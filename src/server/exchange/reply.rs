@@ -70,7 +70,7 @@ impl Body for ReplyBody {
         };
         match upstream.poll_data(cx) {
             Poll::Ready(Some(Err(why))) => {
-                log::reply_broken(this.account.conn().client, id, &why);
+                log::reply_broken(this.account.client(), id, &why);
                 this.account.broken();
                 Poll::Ready(Some(Err(BrokenReply)))
             }

@@ -4,6 +4,7 @@
 //! Everything in time, and nothing of it holds up the next connection. Serves nothing.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::{AlertDescription, Error};
@@ -13,9 +14,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::stream::Stream;
 use crate::config::ServerConfig;
-use crate::metrics::Handshake;
+use crate::metrics::{Bound, Handshake};
 use crate::server::conn::Transport;
 use crate::server::log;
+use crate::server::message::client_address::Scheme;
 use crate::server::shared::Shared;
 use crate::server::tls::{self, ClientCertificate, Tls};
 
@@ -33,22 +35,22 @@ pub(in crate::server) struct Arrival {
 /// Finds out what a connection is; `None` if it is none worth serving.
 pub(in crate::server) async fn arrive(
     tcp: TcpStream,
+    peer: IpAddr,
     shared: &Shared,
     config: &ServerConfig,
 ) -> Option<Arrival> {
     if let Some(tls) = &shared.tls {
         // Boxed: its state is large, and is gone when the handshake is over.
-        return Box::pin(handshake(tcp, &tls.load_full(), shared)).await;
+        return Box::pin(handshake(tcp, peer, &tls.load_full(), shared)).await;
     }
     if config.h2c {
-        return Box::pin(prior_knowledge(tcp, config)).await;
+        return Box::pin(prior_knowledge(tcp, shared, config)).await;
     }
-    let transport = Transport::default();
+    let transport = Transport::PLAIN;
     Some(Arrival { stream: Stream::Plain(tcp), begun: Vec::new(), transport })
 }
 
-async fn handshake(tcp: TcpStream, tls: &Tls, shared: &Shared) -> Option<Arrival> {
-    let peer = tcp.peer_addr().ok();
+async fn handshake(tcp: TcpStream, peer: IpAddr, tls: &Tls, shared: &Shared) -> Option<Arrival> {
     let accepting = TlsAcceptor::from(Arc::clone(&tls.rustls)).accept(tcp);
     let accepted = tokio::time::timeout(tls.handshake_timeout, accepting).await;
     let failed = |outcome, error: &dyn std::error::Error| {
@@ -77,7 +79,7 @@ async fn handshake(tcp: TcpStream, tls: &Tls, shared: &Shared) -> Option<Arrival
     }
     shared.metrics.handshake(Handshake::Completed);
     let transport = Transport {
-        is_tls: true,
+        scheme: Scheme::Https,
         is_h2: tls::is_h2(connection),
         certificate: certificate.map(|certificate| certificate.name),
     };
@@ -112,7 +114,11 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
 }
 
 /// Waits for as much as it takes to tell HTTP/2 from HTTP/1.1.
-async fn prior_knowledge(mut tcp: TcpStream, config: &ServerConfig) -> Option<Arrival> {
+async fn prior_knowledge(
+    mut tcp: TcpStream,
+    shared: &Shared,
+    config: &ServerConfig,
+) -> Option<Arrival> {
     let mut begun = Vec::with_capacity(PREFACE.len());
     let telling = async {
         let mut bytes = [0; PREFACE.len()];
@@ -125,10 +131,13 @@ async fn prior_knowledge(mut tcp: TcpStream, config: &ServerConfig) -> Option<Ar
         }
     };
     // What has not told itself in time is left to the wire, which has times of its own.
-    let _ = tokio::time::timeout(config.first_byte_timeout, telling).await;
+    let told = tokio::time::timeout(config.first_byte_timeout, telling).await;
     if begun.is_empty() {
+        if told.is_err() {
+            shared.metrics.bound_hit(Bound::FirstByteTimeout);
+        }
         return None;
     }
-    let transport = Transport { is_h2: begun == PREFACE, ..Transport::default() };
+    let transport = Transport { is_h2: begun == PREFACE, ..Transport::PLAIN };
     Some(Arrival { stream: Stream::Plain(tcp), begun, transport })
 }

@@ -11,8 +11,10 @@ pub enum HeadFault {
     Malformed(&'static str),
     /// 414: the request line alone is over the bound.
     TargetTooLong,
-    /// 431: over the bound in bytes or fields.
+    /// 431: over the bound in bytes.
     TooLarge,
+    /// 431: over the bound in fields.
+    TooManyFields,
 }
 
 /// Bounds of a head.
@@ -71,19 +73,26 @@ impl HeadScanner {
                 let within = len <= bounds.bytes && self.lines <= bounds.fields + 1;
                 let head = bytes.get(..len).unwrap_or_default();
                 let body = judge(head)?;
-                return if within { Ok(Some(Head { len, body })) } else { Err(self.too_long()) };
+                let whole = Ok(Some(Head { len, body }));
+                return if within { whole } else { Err(self.too_long(len, bounds)) };
             }
             self.lines += 1;
         }
         self.scanned = bytes.len();
         if self.scanned > bounds.bytes || self.lines > bounds.fields + 1 {
-            return Err(self.too_long());
+            return Err(self.too_long(self.scanned, bounds));
         }
         Ok(None)
     }
 
-    fn too_long(&self) -> HeadFault {
-        if self.lines == 0 { HeadFault::TargetTooLong } else { HeadFault::TooLarge }
+    fn too_long(&self, len: usize, bounds: HeadBounds) -> HeadFault {
+        if self.lines == 0 {
+            HeadFault::TargetTooLong
+        } else if len > bounds.bytes {
+            HeadFault::TooLarge
+        } else {
+            HeadFault::TooManyFields
+        }
     }
 }
 
@@ -423,7 +432,7 @@ mod tests {
     fn bounds() {
         let fields = |n: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(n));
         assert!(scan(fields(4).as_bytes()).unwrap().is_some());
-        assert_eq!(scan(fields(5).as_bytes()), Err(HeadFault::TooLarge));
+        assert_eq!(scan(fields(5).as_bytes()), Err(HeadFault::TooManyFields));
         let long = format!("GET / HTTP/1.1\r\nA: {}", "b".repeat(256));
         assert_eq!(scan(long.as_bytes()), Err(HeadFault::TooLarge));
         assert_eq!(scan(format!("{long}\r\n\r\n").as_bytes()), Err(HeadFault::TooLarge));

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use super::held::{Buffer, Timer, Wait};
 use super::stream::{Paced, Stream};
 use crate::config::ServerConfig;
-use crate::metrics::GoAway;
+use crate::metrics::{Bound, GoAway};
 use crate::server::conn::Conn;
 use crate::server::log;
 use crate::server::streams::Streams;
@@ -75,11 +75,15 @@ pub(in crate::server) async fn serve<F, B>(
             match ready!(watch.poll(cx, streams, is_draining(cx))) {
                 Step::GoAway(cause) => {
                     metrics.h2_goaway(cause);
+                    if cause == GoAway::Idle {
+                        metrics.bound_hit(Bound::IdleTimeout);
+                    }
                     http.as_mut().graceful_shutdown();
                 }
                 Step::Cut(cause) => {
                     if let Some(cause) = cause {
                         metrics.h2_goaway(cause);
+                        metrics.bound_hit(Bound::BodyTimeout);
                     }
                     return Poll::Ready(None);
                 }
@@ -212,7 +216,7 @@ impl H2Wire {
         let mut buffer = Buffer::default();
         buffer.extend(begun);
         Self {
-            stream: Paced::new(stream, config.body_timeout),
+            stream: Paced::new(stream, &conn, config.body_timeout),
             conn,
             begun: buffer,
             first_byte_timeout: config.first_byte_timeout,
@@ -245,8 +249,10 @@ impl Read for H2Wire {
                 let Some(timer) = &mut this.first_byte else {
                     return Poll::Pending;
                 };
+                ready!(timer.poll(cx, Wait::Request, this.first_byte_timeout));
+                this.conn.local.shared.metrics.bound_hit(Bound::FirstByteTimeout);
                 // The end of what is read, as if the client had closed.
-                timer.poll(cx, Wait::Request, this.first_byte_timeout).map(Ok)
+                Poll::Ready(Ok(()))
             }
         }
     }

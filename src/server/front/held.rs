@@ -91,6 +91,11 @@ impl Timer {
         sleep.as_mut().poll(cx)
     }
 
+    /// Whether it runs.
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.is_some()
+    }
+
     pub(super) fn disarm(&mut self) {
         self.armed = None;
     }

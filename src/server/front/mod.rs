@@ -5,5 +5,7 @@ pub mod framing;
 pub(super) mod h2;
 mod held;
 pub(super) mod listen;
+pub(super) mod proxied;
+pub mod proxy_protocol;
 mod stream;
 pub(super) mod wire;

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::held::{Timer, Wait};
+use crate::metrics::Bound;
+use crate::server::conn::Conn;
 
 /// A connection's bytes.
 pub(in crate::server) enum Stream {
@@ -91,13 +94,14 @@ impl AsyncWrite for Stream {
 /// long.
 pub(super) struct Paced {
     stream: Stream,
+    conn: Rc<Conn>,
     bound: Duration,
     timer: Timer,
 }
 
 impl Paced {
-    pub(super) fn new(stream: Stream, bound: Duration) -> Self {
-        Self { stream, bound, timer: Timer::default() }
+    pub(super) fn new(stream: Stream, conn: &Rc<Conn>, bound: Duration) -> Self {
+        Self { stream, conn: Rc::clone(conn), bound, timer: Timer::default() }
     }
 
     /// The stream itself, to read from and to close.
@@ -117,6 +121,7 @@ impl Paced {
             }
             Poll::Pending => {
                 ready!(self.timer.poll(cx, Wait::Write, self.bound));
+                self.conn.local.shared.metrics.bound_hit(Bound::BodyTimeout);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }

@@ -6,9 +6,9 @@
 //! clean end of the connection. What hyper refuses on its own account is recognized (it answers
 //! without having called the service) and replaced alike.
 //!
-//! Its timeouts: nothing arrives between two requests → closed silently; a head not complete in
-//! time → 408; no progress of a body → an error that ends it; no progress of the peer taking what
-//! is written → the connection is given up. Before it closes a connection on which the peer may
+//! Its timeouts: nothing arrives at first, or between two requests → closed silently; a head not
+//! complete in time → 408; no progress of a body, or a request not complete in time → an error
+//! that ends it; no progress of the peer taking what is written → the connection is given up. Before it closes a connection on which the peer may
 //! still be sending, it reads on for a moment: otherwise the kernel would answer with a reset,
 //! which may overtake the response.
 
@@ -25,8 +25,10 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use super::framing::{BodyFraming, ChunkScanner, HeadBounds, HeadFault, HeadScanner};
 use super::held::{Buffer, Timer, Wait};
 use super::stream::{Paced, Stream};
+use crate::clock::Monotonic;
 use crate::config::ServerConfig;
 use crate::decision::denial::Code;
+use crate::metrics::Bound;
 use crate::server::conn::Conn;
 use crate::server::message::problem;
 
@@ -40,9 +42,11 @@ const LINGER_BYTES: usize = 512 * 1024;
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     head: HeadBounds,
+    first_byte_timeout: Duration,
     head_timeout: Duration,
     idle_timeout: Duration,
     body_timeout: Duration,
+    request_timeout: Duration,
 }
 
 /// What is being read.
@@ -83,7 +87,12 @@ pub(in crate::server) struct Wire {
     /// The peer has stopped sending while a response was due.
     peer_done: bool,
     closing: Closing,
+    /// Nothing has arrived yet.
+    fresh: bool,
+    /// When the request under way began, if its head did not come at once.
+    began: Option<Monotonic>,
     read_timer: Timer,
+    request_timer: Timer,
 }
 
 impl Wire {
@@ -99,12 +108,14 @@ impl Wire {
         let head = HeadBounds { bytes: config.header_bytes_max, fields: config.header_count_max };
         let bounds = Bounds {
             head,
+            first_byte_timeout: config.first_byte_timeout,
             head_timeout: config.head_timeout,
             idle_timeout: config.idle_timeout,
             body_timeout: config.body_timeout,
+            request_timeout: config.request_timeout,
         };
         Self {
-            stream: Paced::new(stream, config.body_timeout),
+            stream: Paced::new(stream, &conn, config.body_timeout),
             conn,
             bounds,
             buffer,
@@ -112,7 +123,10 @@ impl Wire {
             empty_lines: 0,
             peer_done: false,
             closing: Closing::Open,
+            fresh: true,
+            began: None,
             read_timer: Timer::default(),
+            request_timer: Timer::default(),
         }
     }
 
@@ -165,13 +179,23 @@ impl Wire {
         }
         match self.poll_fill(cx)? {
             Poll::Ready(0) => self.phase = Phase::Ended,
-            Poll::Ready(_) => {}
+            Poll::Ready(_) => self.fresh = false,
             Poll::Pending if self.buffer.is_empty() => {
-                ready!(self.read_timer.poll(cx, Wait::Request, self.bounds.idle_timeout));
+                let (bound, time) = if self.fresh {
+                    (Bound::FirstByteTimeout, self.bounds.first_byte_timeout)
+                } else {
+                    (Bound::IdleTimeout, self.bounds.idle_timeout)
+                };
+                ready!(self.read_timer.poll(cx, Wait::Request, time));
+                self.hit(bound);
                 self.phase = Phase::Ended;
             }
             Poll::Pending => {
-                ready!(self.read_timer.poll(cx, Wait::Head, self.bounds.head_timeout));
+                let clock = &self.conn.local.shared.clock;
+                self.began.get_or_insert_with(|| clock.now().mono);
+                let (head, request) = (self.bounds.head_timeout, self.bounds.request_timeout);
+                ready!(self.read_timer.poll(cx, Wait::Head, head.min(request)));
+                self.hit(if head <= request { Bound::HeadTimeout } else { Bound::RequestTimeout });
                 let detail = "The head of the request did not arrive in time.";
                 self.phase = Phase::Refused(Code::RequestTimeout, detail.into());
             }
@@ -180,6 +204,11 @@ impl Wire {
     }
 
     fn refuse(&mut self, fault: HeadFault) {
+        match fault {
+            HeadFault::Malformed(_) => {}
+            HeadFault::TargetTooLong | HeadFault::TooLarge => self.hit(Bound::HeaderBytes),
+            HeadFault::TooManyFields => self.hit(Bound::HeaderCount),
+        }
         let (code, detail) = match fault {
             HeadFault::Malformed(why) => {
                 (Code::BadRequest, format!("The request is malformed: {why}.").into())
@@ -187,15 +216,32 @@ impl Wire {
             HeadFault::TargetTooLong => {
                 (Code::UriTooLong, "The request line is longer than is allowed.".into())
             }
-            HeadFault::TooLarge => {
+            HeadFault::TooLarge | HeadFault::TooManyFields => {
                 (Code::HeadersTooLarge, "The header fields are too many or too long.".into())
             }
         };
         self.phase = Phase::Refused(code, detail);
     }
 
+    /// The peer ran into a bound.
+    fn hit(&self, bound: Bound) {
+        self.conn.local.shared.metrics.bound_hit(bound);
+    }
+
+    /// The time for the whole request; starts with the first wait for its body, less what its head
+    /// took.
+    fn poll_request_time(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = || self.conn.local.shared.clock.now().mono;
+        let spent = self.began.take().map_or(Duration::ZERO, |began| now().since(began));
+        let left = self.bounds.request_timeout.saturating_sub(spent);
+        self.request_timer.poll(cx, Wait::Body, left)
+    }
+
     /// Makes sure that the buffer holds something of the body; an error when the peer dawdles.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.request_timer.is_armed() && self.poll_request_time(cx).is_ready() {
+            return self.give_up_body(Bound::RequestTimeout);
+        }
         if !self.buffer.is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -208,14 +254,24 @@ impl Wire {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
+                if self.poll_request_time(cx).is_ready() {
+                    return self.give_up_body(Bound::RequestTimeout);
+                }
                 ready!(self.read_timer.poll(cx, Wait::Body, self.bounds.body_timeout));
-                self.phase = Phase::Broken;
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                self.give_up_body(Bound::BodyTimeout)
             }
         }
     }
 
+    fn give_up_body(&mut self, bound: Bound) -> Poll<io::Result<()>> {
+        self.hit(bound);
+        self.phase = Phase::Broken;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     fn next_head(&mut self) {
+        self.began = None;
+        self.request_timer.disarm();
         self.empty_lines = 0;
         self.phase = Phase::Head(HeadScanner::default());
     }
@@ -235,8 +291,14 @@ impl Wire {
     /// Hyper's own refusal: ours goes out in its place when the connection closes.
     fn replace(&mut self, answer: &[u8]) {
         let (code, detail) = match answer.get(9..12) {
-            Some(b"414") => (Code::UriTooLong, "The request target is longer than is allowed."),
-            Some(b"431") => (Code::HeadersTooLarge, "The header fields are too many or too long."),
+            Some(b"414") => {
+                self.hit(Bound::HeaderBytes);
+                (Code::UriTooLong, "The request target is longer than is allowed.")
+            }
+            Some(b"431") => {
+                self.hit(Bound::HeaderCount);
+                (Code::HeadersTooLarge, "The header fields are too many or too long.")
+            }
             _ => (Code::BadRequest, "The request is malformed."),
         };
         if !matches!(self.phase, Phase::Refused(..)) {

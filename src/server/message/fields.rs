@@ -12,10 +12,13 @@
 //! | `X-Auth-Scopes` | granted scopes, space-separated; `*` is every scope |
 //! | `X-Auth-Assertion` | a signed statement of all that, where assertions are on |
 //! | `X-Request-Id` | the request's name in responses and logs |
-//! | `X-Forwarded-For`, `-Host`, `-Proto`, `Forwarded` | the peer, its `Host`, `http` or `https` |
+//! | `X-Forwarded-For` | the client address, then the trusted proxies it came through |
+//! | `X-Forwarded-Host`, `-Proto` | what the caller asked for, if a trusted proxy says so; else \
+//!   `Host` and the connection's scheme |
+//! | `Forwarded` | all of that |
 //!
-//! Of the others none is ever missing or empty: what does not apply is `-`, which is no shop id and no key id.
-//! Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded, so that
+//! Of the others none is ever missing or empty: what does not apply is `-`, which is no shop id
+//! and no key id. Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded, so that
 //! every subject is legible in one way. `Host` names the upstream.
 
 use std::fmt::Write as _;
@@ -28,6 +31,7 @@ use http::header::{
     HeaderValue, TRANSFER_ENCODING,
 };
 
+use super::client_address::{Caller, Scheme};
 use crate::decision::principal::Principal;
 use crate::server::request_id::RequestId;
 
@@ -41,13 +45,14 @@ const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
 /// What proves the others.
 pub(in crate::server) const X_AUTH_ASSERTION: HeaderName =
     HeaderName::from_static("x-auth-assertion");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(in crate::server) const X_FORWARDED_FOR: HeaderName =
+    HeaderName::from_static("x-forwarded-for");
+pub(in crate::server) const X_FORWARDED_HOST: HeaderName =
+    HeaderName::from_static("x-forwarded-host");
+pub(in crate::server) const X_FORWARDED_PROTO: HeaderName =
+    HeaderName::from_static("x-forwarded-proto");
 
 const ABSENT: HeaderValue = HeaderValue::from_static("-");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// Fields that concern one connection only (RFC 9110 §7.6.1).
@@ -69,12 +74,12 @@ pub(in crate::server) struct Outgoing<'a> {
     pub(in crate::server) principal: &'a Principal<'a>,
     /// Its name.
     pub(in crate::server) id: &'a RequestId,
-    /// The peer's address.
-    pub(in crate::server) client: IpAddr,
-    /// The same, as [`forwarded_for`] made it.
-    pub(in crate::server) forwarded_for: &'a HeaderValue,
-    /// The peer came through TLS.
-    pub(in crate::server) is_tls: bool,
+    /// Who is calling, through whom.
+    pub(in crate::server) caller: &'a Caller,
+    /// The peer, as [`forwarded_for`] made it.
+    pub(in crate::server) peer: &'a HeaderValue,
+    /// The scheme of the connection.
+    pub(in crate::server) scheme: Scheme,
     /// The upstream's authority.
     pub(in crate::server) host: &'a HeaderValue,
     /// What proves all this; `None` when assertions are off.
@@ -97,13 +102,14 @@ pub(in crate::server) fn prepare_request(headers: &mut HeaderMap, outgoing: &Out
     if outgoing.chunked {
         headers.insert(TRANSFER_ENCODING, CHUNKED);
     }
-    let original_host = headers.insert(HOST, outgoing.host.clone());
-    let proto = if outgoing.is_tls { HTTPS } else { HTTP };
-    let forwarded = forwarded(outgoing.client, original_host.as_ref(), outgoing.is_tls);
-    headers.insert(FORWARDED, forwarded);
-    headers.insert(X_FORWARDED_HOST, original_host.unwrap_or(ABSENT));
-    headers.insert(X_FORWARDED_FOR, outgoing.forwarded_for.clone());
-    headers.insert(X_FORWARDED_PROTO, proto);
+    let own_host = headers.insert(HOST, outgoing.host.clone());
+    let caller = outgoing.caller;
+    let host = caller.host.as_deref().map(text).or(own_host);
+    let scheme = caller.scheme.unwrap_or(outgoing.scheme).as_str();
+    headers.insert(FORWARDED, forwarded(caller, host.as_ref(), scheme));
+    headers.insert(X_FORWARDED_HOST, host.unwrap_or(ABSENT));
+    headers.insert(X_FORWARDED_FOR, addresses(caller, outgoing.peer));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     headers.insert(X_REQUEST_ID, text(outgoing.id));
     identify(headers, outgoing.principal);
     if let Some(assertion) = &outgoing.assertion {
@@ -181,28 +187,50 @@ fn encoded(value: &str) -> HeaderValue {
 }
 
 /// `X-Forwarded-For` for a peer.
-pub(in crate::server) fn forwarded_for(client: IpAddr) -> HeaderValue {
+pub(in crate::server) fn forwarded_for(peer: IpAddr) -> HeaderValue {
     let mut value = ArrayString::<64>::new();
-    let written = write!(value, "{client}");
+    let written = write!(value, "{peer}");
     debug_assert!(written.is_ok(), "an address is shorter than the buffer");
     text(&value)
 }
 
+/// `X-Forwarded-For`. What a caller claimed of itself is left out, so that whoever reads the
+/// first entry reads the client address too.
+fn addresses(caller: &Caller, peer: &HeaderValue) -> HeaderValue {
+    if caller.proxies.is_empty() {
+        return peer.clone();
+    }
+    let mut value = caller.address.to_string();
+    for proxy in &caller.proxies {
+        // Writing into a string cannot fail.
+        let _ = write!(value, ", {proxy}");
+    }
+    owned(value)
+}
+
 /// `Forwarded` (RFC 7239 §4): IPv6 addresses bracketed and quoted, and the host quoted, since it
 /// may hold a colon.
-fn forwarded(client: IpAddr, host: Option<&HeaderValue>, is_tls: bool) -> HeaderValue {
+fn forwarded(caller: &Caller, host: Option<&HeaderValue>, scheme: &str) -> HeaderValue {
     let mut value = String::with_capacity(128);
-    let written = match client {
-        IpAddr::V4(v4) => write!(value, "for={v4}"),
-        IpAddr::V6(v6) => write!(value, "for=\"[{v6}]\""),
+    let node = |value: &mut String, address: IpAddr| {
+        // Writing into a string cannot fail.
+        let _ = match address {
+            IpAddr::V4(v4) => write!(value, "for={v4}"),
+            IpAddr::V6(v6) => write!(value, "for=\"[{v6}]\""),
+        };
     };
-    debug_assert!(written.is_ok(), "writing into a string cannot fail");
+    node(&mut value, caller.address);
     if let Some(host) = host.and_then(|host| host.to_str().ok()) {
         value.push_str(";host=\"");
         value.push_str(host);
         value.push('"');
     }
-    value.push_str(if is_tls { ";proto=https" } else { ";proto=http" });
+    value.push_str(";proto=");
+    value.push_str(scheme);
+    for proxy in &caller.proxies {
+        value.push_str(", ");
+        node(&mut value, *proxy);
+    }
     owned(value)
 }
 
@@ -289,9 +317,9 @@ mod tests {
         let outgoing = Outgoing {
             principal,
             id: &RequestId::from("0123456789abcdef0123456789abcdef").unwrap(),
-            client,
-            forwarded_for: &forwarded_for(client),
-            is_tls: false,
+            caller: &Caller::direct(client),
+            peer: &forwarded_for(client),
+            scheme: Scheme::Http,
             assertion: None,
             host: &HeaderValue::from_static("upstream:81"),
             strips_authorization: jwt,
@@ -364,6 +392,45 @@ mod tests {
                 "x-request-id: 0123456789abcdef0123456789abcdef",
             ]
         );
+    }
+
+    #[test]
+    fn an_upstream_is_told_what_trusted_proxies_say() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("inner.example"));
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("9.9.9.9, 192.0.2.1"));
+        let caller = Caller {
+            address: ip("192.0.2.1"),
+            proxies: [ip("2001:db8::1"), ip("10.0.0.1")].into_iter().collect(),
+            scheme: None,
+            host: Some("front.example:8443".into()),
+        };
+        let outgoing = Outgoing {
+            principal: &Principal::Anonymous,
+            id: &RequestId::from("0123456789abcdef0123456789abcdef").unwrap(),
+            caller: &caller,
+            peer: &forwarded_for(ip("10.0.0.1")),
+            scheme: Scheme::Https,
+            assertion: None,
+            host: &HeaderValue::from_static("upstream:81"),
+            strips_authorization: false,
+            chunked: false,
+        };
+        prepare_request(&mut headers, &outgoing);
+        for (name, value) in [
+            ("x-forwarded-for", "192.0.2.1, 2001:db8::1, 10.0.0.1"),
+            ("x-forwarded-host", "front.example:8443"),
+            ("x-forwarded-proto", "https"),
+            (
+                "forwarded",
+                "for=192.0.2.1;host=\"front.example:8443\";proto=https, \
+                 for=\"[2001:db8::1]\", for=10.0.0.1",
+            ),
+        ] {
+            let values: Vec<_> = headers.get_all(name).iter().collect();
+            assert_eq!(values, [value], "{name}");
+        }
     }
 
     #[test]
