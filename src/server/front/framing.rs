@@ -260,8 +260,15 @@ pub enum ChunkScanner {
     Done,
 }
 
+impl Default for ChunkScanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl ChunkScanner {
     /// At the start of a chunked body.
+    #[must_use]
     pub const fn new() -> Self {
         Self::Size { size: 0, digits: 0 }
     }
