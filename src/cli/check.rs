@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::args::{ConfigCommand, HealthcheckArgs};
+use super::certificates;
 use super::exit::{Exit, Failure};
 use super::http::exchange;
 use super::output::Output;
@@ -25,6 +26,7 @@ pub(super) fn config(
     let config = start::load(sources)?;
     match command {
         ConfigCommand::Check => {
+            certificates::load(&config)?;
             output.done("ok: the configuration is valid", &json!({"valid": true}))
         }
         ConfigCommand::Print => output.text(&config.print()),

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::certificates::{self, Keeper};
 use super::exit::{Exit, Failure};
 use super::start;
 use crate::admin::listener::{self, ListenError};
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::id::Name;
 use crate::server::issue::IssuedToken;
 use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, IssueRequest};
+use crate::server::tls::Tls;
 use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared};
 use crate::store::TokenRecord;
 
@@ -28,14 +30,19 @@ pub(super) struct Gateway {
     node: Arc<Node>,
     shared: Arc<Shared>,
     server: Running,
+    certificates: Arc<Keeper>,
     admin_address: SocketAddr,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
 
 impl Gateway {
-    /// Starts everything, listeners first: an address that is taken leaves no database behind.
+    /// Starts everything, certificates and listeners first: a file that is wrong or an address
+    /// that is taken leaves no database behind.
     pub(super) async fn start(config: Config) -> Result<Self, Failure> {
+        let named = config.clone();
+        let tls = spawn_blocking(move || certificates::load(&named)).await;
+        let tls = tls.map_err(|e| other(&e))??;
         let tcp = listener::bind_tcp(config.admin.listen).await.map_err(|e| listen_failure(&e))?;
         let admin_address = tcp.local_addr().map_err(|e| other(&e))?;
         start::ensure_free("server.listen", config.server.listen)?;
@@ -43,7 +50,9 @@ impl Gateway {
         let node = spawn_blocking(move || start::open_node(opened)).await;
         let node = node.map_err(|e| other(&e))??;
         let socket = listener::bind_unix(&config.admin.socket).map_err(|e| listen_failure(&e))?;
-        let (shared, issue) = share(&node, &config);
+        node.metrics.certificates(tls.as_ref().map(Tls::expiries).unwrap_or_default());
+        let (shared, issue) = share(&node, &config, tls);
+        let certificates = Arc::new(Keeper::new(&node, &shared));
         let server = Server::bind(&config.server, Arc::clone(&shared));
         let server = server.map_err(|e| bind_failure(&e))?;
 
@@ -53,9 +62,10 @@ impl Gateway {
         tasks.spawn(listener::serve_tcp(tcp, router.clone(), watch.clone()));
         tasks.spawn(listener::serve_unix(socket, router, watch.clone()));
         tasks.spawn(jobs::run(Arc::clone(&node), watch.clone()));
+        tasks.spawn(Arc::clone(&certificates).watch(watch.clone()));
         tasks.spawn(issue_tokens(Arc::clone(&node), issue, watch));
         let server = server.start().map_err(|e| bind_failure(&e))?;
-        Ok(Self { node, shared, server, admin_address, shutdown, tasks })
+        Ok(Self { node, shared, server, certificates, admin_address, shutdown, tasks })
     }
 
     /// Where callers connect.
@@ -73,8 +83,10 @@ impl Gateway {
         &self.node
     }
 
-    /// Puts `config` in force; returns what is worth telling the operator.
+    /// Puts `config` in force, its certificates with it or nothing at all; returns what is worth
+    /// telling the operator.
     pub(super) async fn reload(&self, config: Config) -> Result<Vec<String>, Failure> {
+        let prepared = self.certificates.prepare(&config).await?;
         let wanted = Settings::from_config(&config);
         // Requests between the two steps are decided by the old routes or by the new ones: both
         // find their upstreams.
@@ -87,6 +99,7 @@ impl Gateway {
         // It waits for its turn among writers, and those wait for the disk.
         let warnings = spawn_blocking(move || node.reload(config)).await.map_err(|e| other(&e))?;
         self.shared.settings.store(Arc::new(wanted));
+        self.certificates.install(prepared);
         Ok(warnings)
     }
 
@@ -108,7 +121,7 @@ impl Gateway {
 }
 
 /// What the data plane shares with the node, and the node's end of the channel between them.
-fn share(node: &Arc<Node>, config: &Config) -> (Arc<Shared>, IssueReceiver) {
+fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, IssueReceiver) {
     let (sender, receiver) = issue::channel();
     let shared = Shared {
         snapshot: Arc::clone(&node.published),
@@ -119,6 +132,7 @@ fn share(node: &Arc<Node>, config: &Config) -> (Arc<Shared>, IssueReceiver) {
         issue: sender,
         clock: Arc::clone(&node.clock),
         settings: ArcSwap::from_pointee(Settings::from_config(config)),
+        tls: tls.map(ArcSwap::from_pointee),
     };
     (Arc::new(shared), receiver)
 }

@@ -6,6 +6,7 @@
 //! crate: it puts the parts together and decides nothing about requests.
 
 mod args;
+mod certificates;
 mod check;
 mod client;
 mod demo;

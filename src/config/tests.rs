@@ -1104,7 +1104,7 @@ fn restarts_are_asked_for_only_where_needed() {
         ("", &[][..]),
         ("[log]\nlevel = 'debug'\naccess = true\naccess_sample = 9", &[]),
         ("[log]\nqueue_lines_max = 99", &["log.queue_lines_max"]),
-        ("[server]\nh2c = true", &["server.h2c"]),
+        ("[server]\nh2c = true", &[]),
         ("[server]\ntrusted_proxies = ['::1']\nproxy_protocol = true\nrequests_max = 9", &[]),
         ("[server.h2]\nstreams_max = 9\n[cors]\nmax_age = '1h'", &[]),
         ("[server.tls]\ncertificates = [{ chain_file = 'a', key_file = 'b' }]", &["server.tls"]),

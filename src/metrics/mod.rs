@@ -22,6 +22,7 @@ mod requests;
 mod set;
 mod store;
 mod tally;
+mod transport;
 
 use std::fmt;
 
@@ -31,6 +32,7 @@ pub use self::bounds::Bound;
 pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;
+pub use self::transport::{GoAway, Handshake, StreamReset};
 use crate::id::Name;
 
 /// The content type of [`Metrics::render`].
@@ -49,6 +51,7 @@ pub struct Metrics {
     log: log::Log,
     requests: requests::Requests,
     store: store::Store,
+    transport: transport::Transport,
 }
 
 impl fmt::Debug for Metrics {
@@ -80,6 +83,7 @@ impl Metrics {
             log: log::Log::new(&set)?,
             requests: requests::Requests::new(&set)?,
             store: store::Store::new(&set)?,
+            transport: transport::Transport::new(&set)?,
             registry,
         })
     }

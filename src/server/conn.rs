@@ -14,8 +14,25 @@ use super::message::client_address::Scheme;
 use super::message::fields;
 use super::places::Place;
 use super::request_id::RequestId;
+use super::streams::{Ending, Streams};
 use crate::decision::denial::Code;
-use crate::metrics::Held;
+use crate::metrics::{Held, StreamReset};
+
+/// How the peer speaks to us.
+#[derive(Debug)]
+pub(super) struct Transport {
+    /// Through TLS, or plainly.
+    pub(super) scheme: Scheme,
+    /// In HTTP/2.
+    pub(super) is_h2: bool,
+    /// The name in the client's certificate, which was verified.
+    pub(super) certificate: Option<Box<str>>,
+}
+
+impl Transport {
+    /// HTTP/1.1 on a plain connection.
+    pub(super) const PLAIN: Self = Self { scheme: Scheme::Http, is_h2: false, certificate: None };
+}
 
 /// A connection, as its wire, its requests and their replies share it.
 pub(super) struct Conn {
@@ -27,6 +44,10 @@ pub(super) struct Conn {
     pub(super) forwarded_for: HeaderValue,
     /// How the peer speaks.
     pub(super) scheme: Scheme,
+    /// The name in the client's certificate, which was verified.
+    pub(super) certificate: Option<Box<str>>,
+    /// Of HTTP/2; the rest is of HTTP/1.1, which has one request at a time.
+    streams: Option<Box<Streams>>,
     in_flight: Cell<bool>,
     unflushed: Cell<bool>,
     called: Cell<bool>,
@@ -34,13 +55,15 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(local: Rc<Local>, peer: IpAddr, scheme: Scheme) -> Self {
+    pub(super) fn new(local: Rc<Local>, peer: IpAddr, transport: Transport) -> Self {
         let peer = peer.to_canonical();
         Self {
             local,
             peer,
             forwarded_for: fields::forwarded_for(peer),
-            scheme,
+            scheme: transport.scheme,
+            certificate: transport.certificate,
+            streams: transport.is_h2.then(Box::default),
             in_flight: Cell::new(false),
             unflushed: Cell::new(false),
             called: Cell::new(false),
@@ -48,17 +71,31 @@ impl Conn {
         }
     }
 
-    /// The service was called with the request handed over last.
-    pub(super) fn call(self: &Rc<Self>) -> InFlight {
-        self.called.set(true);
-        let shared = &self.local.shared;
-        let place = self.local.places.request(shared.settings.load().server.requests_max.get());
-        InFlight { conn: Rc::clone(self), place, _counted: shared.metrics.request() }
+    /// Whether it is one of TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.scheme == Scheme::Https
     }
 
-    /// The response cannot be completed: the connection must not end as if it were.
-    pub(super) fn abort(&self) {
-        self.aborted.set(true);
+    /// The requests of a connection of HTTP/2.
+    pub(super) fn streams(&self) -> Option<&Streams> {
+        self.streams.as_deref()
+    }
+
+    /// The service was called with the request handed over last.
+    pub(super) fn call(self: &Rc<Self>) -> InFlight {
+        match &self.streams {
+            Some(streams) => streams.begin(),
+            None => self.called.set(true),
+        }
+        let shared = &self.local.shared;
+        let place = self.local.places.request(shared.settings.load().server.requests_max.get());
+        InFlight {
+            conn: Rc::clone(self),
+            offered: false,
+            ending: Ending::GivenUp,
+            place,
+            _counted: shared.metrics.request(),
+        }
     }
 
     /// What never became a request is refused: says so, and counts it.
@@ -89,7 +126,13 @@ impl Conn {
         !self.in_flight.get() && self.unflushed.take()
     }
 
-    /// Whether [`Conn::abort`] was called.
+    /// The peer does not take what is written: the connection must not end as if it had. A client
+    /// of HTTP/1.0 knows a response's end by the connection's alone.
+    pub(super) fn give_up(&self) {
+        self.aborted.set(true);
+    }
+
+    /// Whether a response could not be completed: the connection must not end as if it were.
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.get()
     }
@@ -98,6 +141,9 @@ impl Conn {
 /// A request is being answered; held by the reply's body until its end.
 pub(super) struct InFlight {
     conn: Rc<Conn>,
+    /// The response waits for the client.
+    offered: bool,
+    ending: Ending,
     /// Unless all were taken.
     place: Option<Place>,
     _counted: Held,
@@ -112,10 +158,43 @@ impl InFlight {
     pub(super) fn is_over(&self) -> bool {
         self.place.is_none()
     }
+
+    /// Whether the response waits for the client to take something of it.
+    pub(super) fn offered(&mut self, offered: bool) {
+        if let Some(streams) = self.conn.streams()
+            && self.offered != offered
+        {
+            self.offered = offered;
+            if offered { streams.offer() } else { streams.take() }
+        }
+    }
+
+    /// The response is whole.
+    pub(super) fn complete(&mut self) {
+        self.ending = Ending::Completed;
+    }
+
+    /// The response cannot be completed: the request's stream is reset, or, where there are no
+    /// streams, the connection.
+    pub(super) fn abort(&mut self) {
+        self.ending = Ending::Broken;
+        self.conn.aborted.set(self.conn.streams.is_none());
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.conn.in_flight.set(false);
+        self.offered(false);
+        let Some(streams) = self.conn.streams() else {
+            self.conn.in_flight.set(false);
+            return;
+        };
+        streams.end(self.ending);
+        let metrics = &self.conn.local.shared.metrics;
+        match self.ending {
+            Ending::Completed => {}
+            Ending::Broken => metrics.h2_reset(StreamReset::Upstream),
+            Ending::GivenUp => metrics.h2_reset(StreamReset::Client),
+        }
     }
 }

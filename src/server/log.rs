@@ -19,12 +19,14 @@ use crate::decision::denial::Code;
 use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
 use crate::id::{Name, ShopId};
-use crate::metrics::CutBy;
+use crate::metrics::{CutBy, Handshake};
 
 /// What is said of every request that does not go through.
 pub(super) struct Subject<'a> {
     /// The client address.
     pub(super) client: IpAddr,
+    /// The name in the client's certificate.
+    pub(super) certificate: Option<&'a str>,
     pub(super) id: &'a RequestId,
     pub(super) method: &'a str,
     /// Without its query.
@@ -57,6 +59,7 @@ pub(super) fn access(access: &Access<'_>) {
         target: "latchkey::access",
         request_id = subject.id.as_str(),
         client = %subject.client,
+        client_certificate = subject.certificate,
         method = subject.method,
         path = subject.path,
         protocol = access.protocol,
@@ -89,6 +92,7 @@ pub(super) fn refusal(subject: &Subject<'_>, refusal: &Refusal<'_>) {
         shop = principal.and_then(Principal::shop).map(ShopId::as_str),
         key_id = principal.and_then(key_id),
         client = %subject.client,
+        client_certificate = subject.certificate,
         method = subject.method,
         path = subject.path,
         reason = &*refusal.denial.reason(),
@@ -104,6 +108,7 @@ pub(super) fn rejected(subject: &Subject<'_>, code: Code, reason: &str) {
         code = code.as_str(),
         status = code.status(),
         client = %subject.client,
+        client_certificate = subject.certificate,
         method = subject.method,
         path = subject.path,
         reason,
@@ -146,6 +151,7 @@ pub(super) fn failed(subject: &Subject<'_>, failure: &Failure) {
         code = failure.code.as_str(),
         status = failure.code.status(),
         client = %subject.client,
+        client_certificate = subject.certificate,
         method = subject.method,
         path = subject.path,
         reason = failure.reason,
@@ -179,6 +185,29 @@ pub(super) fn issued(subject: &Subject<'_>, shop: &str, key_id: &str, token_id: 
 /// A connection ended with an error: the peer went away, or did not take its response.
 pub(super) fn connection_ended(error: &hyper::Error) {
     debug!(target: "latchkey::server", error = chain(error), "connection ended early");
+}
+
+/// A TLS handshake that came to nothing: told, and not warned of, as scanners make many. A client
+/// without the certificate that is asked of it is refused like a request.
+pub(super) fn handshake_failed(peer: IpAddr, outcome: Handshake, error: &dyn Error) {
+    let (client, reason) = (peer.to_canonical(), chain(error));
+    if outcome == Handshake::ClientCertificate {
+        info!(
+            target: "latchkey::refusal",
+            %client,
+            outcome = outcome.as_str(),
+            reason,
+            "TLS handshake refused"
+        );
+    } else {
+        debug!(
+            target: "latchkey::server",
+            %client,
+            outcome = outcome.as_str(),
+            reason,
+            "TLS handshake failed"
+        );
+    }
 }
 
 /// The system refused to hand over a connection.

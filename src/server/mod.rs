@@ -13,10 +13,11 @@
 //! | `upstream` | connections to the protected services |
 //! | `message` | header fields and problems, as they are written |
 //!
-//! `worker` owns a thread and its `local` state, `conn` what a connection's parts know of each
-//! other, `places` what all workers have of them; `shared` is all that comes from outside of
-//! the data plane. A room imports only from those below it: worker, front, exchange,
-//! `forward_auth`, upstream, message.
+//! `worker` owns a thread and its `local` state, `conn` and `streams` what a connection's parts
+//! know of each other, `client_body` is a request's body, `places` what all workers have of them;
+//! `shared` is all that comes from outside of the data plane, `tls` the certificates among it. A
+//! room imports only from those below it: worker, front, exchange, `forward_auth`, upstream,
+//! message.
 //!
 //! One thread per worker, each with a current-thread runtime, a listener of its own on the shared
 //! port (`SO_REUSEPORT`) and its own pool of upstream connections, so that no request ever waits
@@ -26,6 +27,7 @@
 //! ways is answered 400 and goes no further. This module does not decide who may do
 //! what, and it opens neither the store nor the admin plane.
 
+mod client_body;
 mod conn;
 mod exchange;
 mod failure;
@@ -38,6 +40,8 @@ pub mod message;
 mod places;
 mod request_id;
 mod shared;
+mod streams;
+pub mod tls;
 mod upstream;
 mod worker;
 

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::issue::IssueSender;
 use super::message::cors::CorsFields;
+use super::tls::Tls;
 use crate::clock::Clock;
 use crate::config::{
     AssertionConfig, Config, CorsConfig, ForwardAuthConfig, ServerConfig, UpstreamConfig,
@@ -39,6 +40,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// What a reload of the configuration may replace.
     pub settings: ArcSwap<Settings>,
+    /// The certificates in force; `None` makes the listener a plain one.
+    pub tls: Option<ArcSwap<Tls>>,
 }
 
 impl fmt::Debug for Shared {

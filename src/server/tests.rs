@@ -309,6 +309,7 @@ impl Gateway {
             issue,
             clock: Arc::new(SystemClock::new()),
             settings: ArcSwap::from_pointee(settings.clone()),
+            tls: None,
         });
         let server = Server::bind(&settings.server, Arc::clone(&shared)).unwrap();
         let running = server.start().unwrap();

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -20,11 +20,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
-use super::conn::Conn;
+use super::conn::{Conn, Transport};
+use super::front::arrival::{self, Arrival};
+use super::front::h2::{self, H2Wire};
 use super::front::proxied::{self, ProxiedFault};
 use super::front::wire::Wire;
 use super::local::Local;
-use super::message::client_address::{Scheme, is_trusted};
+use super::message::client_address::is_trusted;
 use super::message::problem;
 use super::places::{AddressPlace, Place, Places};
 use super::shared::Shared;
@@ -97,17 +99,14 @@ impl Worker {
     /// What `future` comes to; `None` when the drain begins before.
     async fn unless_draining<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
-        let number = self.count.replace(self.count.get().wrapping_add(1));
+        let entry = Entry::new(self);
         let outcome = poll_fn(|cx| {
-            if self.draining.get() {
+            if entry.is_draining(cx) {
                 return Poll::Ready(None);
             }
-            self.wakers.borrow_mut().insert(number, cx.waker().clone());
             future.as_mut().poll(cx).map(Some)
         });
-        let outcome = outcome.await;
-        self.wakers.borrow_mut().remove(&number);
-        outcome
+        outcome.await
     }
 }
 
@@ -199,7 +198,7 @@ async fn serve(
 fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     let settings = worker.local.shared.settings.load_full();
     let Some(open) = worker.open(settings.server.connections_max.get()) else {
-        shed(worker, tcp, peer.ip(), &settings.server, Bound::Connections);
+        shed(worker, tcp, peer.ip(), Bound::Connections);
         return;
     };
     // Responses are written whole: nothing is gained by waiting for more.
@@ -252,7 +251,7 @@ async fn seat(
     }
     let place = worker.local.places.address(peer, server.connections_per_address_max.get());
     if place.is_none() {
-        shed(worker, tcp, peer, server, Bound::ConnectionsPerAddress);
+        shed(worker, tcp, peer, Bound::ConnectionsPerAddress);
         return None;
     }
     Some(Seated { tcp, peer, _place: place })
@@ -260,8 +259,25 @@ async fn seat(
 
 async fn connection(worker: &Worker, seated: Seated, server: &ServerConfig) {
     let Seated { tcp, peer, _place } = seated;
-    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer, Scheme::Http));
-    let wire = Wire::new(tcp, Rc::clone(&conn), server);
+    let arriving = arrival::arrive(tcp, peer, &worker.local.shared, server);
+    let Some(Some(arrival)) = worker.unless_draining(arriving).await else {
+        return;
+    };
+    let Arrival { stream, begun, transport } = arrival;
+    let entry = Entry::new(worker);
+    let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer, transport));
+    if conn.streams().is_some() {
+        let wire = H2Wire::new(stream, &begun, Rc::clone(&conn), server);
+        let handle = |request| exchange::handle(Rc::clone(&conn), request);
+        // Boxed: it is several times as large as a connection of HTTP/1.1.
+        Box::pin(h2::serve(&conn, wire, server, |cx| entry.is_draining(cx), handle)).await;
+    } else {
+        let wire = Wire::new(stream, &begun, Rc::clone(&conn), server);
+        http1(&entry, conn, wire, server).await;
+    }
+}
+
+async fn http1(entry: &Entry<'_>, conn: Rc<Conn>, wire: Wire, server: &ServerConfig) {
     let buffer = server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
     let mut builder = http1::Builder::new();
     // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
@@ -272,15 +288,9 @@ async fn connection(worker: &Worker, seated: Seated, server: &ServerConfig) {
     }
     let service = service_fn(move |request| exchange::handle(Rc::clone(&conn), request));
     let mut http = pin!(builder.serve_connection(wire, service));
-    let number = worker.count.replace(worker.count.get().wrapping_add(1));
-    let mut started = false;
     let mut told = false;
     let ended = poll_fn(|cx| {
-        if !started {
-            started = true;
-            worker.wakers.borrow_mut().insert(number, cx.waker().clone());
-        }
-        if worker.draining.get() && !told {
+        if entry.is_draining(cx) && !told {
             told = true;
             http.as_mut().graceful_shutdown();
         }
@@ -289,21 +299,42 @@ async fn connection(worker: &Worker, seated: Seated, server: &ServerConfig) {
     if let Err(error) = ended.await {
         log::connection_ended(&error);
     }
-    worker.wakers.borrow_mut().remove(&number);
+}
+
+/// A connection's entry among those that are told when the drain begins.
+struct Entry<'a> {
+    worker: &'a Worker,
+    number: u64,
+    listed: Cell<bool>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        let number = worker.count.replace(worker.count.get().wrapping_add(1));
+        Self { worker, number, listed: Cell::new(false) }
+    }
+
+    /// Whether the drain has begun; the connection's task is woken when it does.
+    fn is_draining(&self, cx: &Context<'_>) -> bool {
+        if !self.listed.replace(true) {
+            self.worker.wakers.borrow_mut().insert(self.number, cx.waker().clone());
+        }
+        self.worker.draining.get()
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.worker.wakers.borrow_mut().remove(&self.number);
+    }
 }
 
 /// Answers 503 on a connection over a bound, without reading the request it may bring; one that
 /// begins with TLS is closed, as it understands nothing else. At most [`SHED_MAX`] at a time are
 /// waited for, so that the answer is not overtaken by a reset.
-fn shed(
-    worker: &Rc<Worker>,
-    mut tcp: TcpStream,
-    peer: IpAddr,
-    server: &ServerConfig,
-    bound: Bound,
-) {
+fn shed(worker: &Rc<Worker>, mut tcp: TcpStream, peer: IpAddr, bound: Bound) {
     worker.local.shared.metrics.bound_hit(bound);
-    let conn = Conn::new(Rc::clone(&worker.local), peer, Scheme::Http);
+    let conn = Conn::new(Rc::clone(&worker.local), peer, Transport::PLAIN);
     let id = worker.local.ids.next();
     let detail = if bound == Bound::ConnectionsPerAddress {
         "Your address has too many connections open; close some."
@@ -311,7 +342,7 @@ fn shed(
         "All connections are taken; try again in a moment."
     };
     conn.unread(&id, Code::Overloaded, detail);
-    if server.tls.is_some() {
+    if worker.local.shared.tls.is_some() {
         return;
     }
     let answer = problem::raw_problem(Code::Overloaded, detail.into(), &id);

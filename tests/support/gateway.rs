@@ -211,6 +211,15 @@ impl Gateway {
         self.log.0.lock().expect("no panic under the lock").lines.clone()
     }
 
+    /// Memory that is in use.
+    pub(crate) fn resident_kib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix("kB"));
+        number.expect("a size in kB").trim().parse().expect("a number")
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -2,9 +2,11 @@
 
 pub(crate) mod browser;
 pub(crate) mod gateway;
+pub(crate) mod h2;
 pub(crate) mod http;
 pub(crate) mod idp;
 pub(crate) mod secrets;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod world;
 

@@ -18,7 +18,7 @@ use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
 use crate::id::{Name, ShopId};
 use crate::metrics::{CutBy, Ended, Protocol};
-use crate::server::conn::{Conn, InFlight};
+use crate::server::conn::InFlight;
 use crate::server::log::{self, Access, Subject};
 use crate::server::request_id::RequestId;
 
@@ -101,11 +101,6 @@ impl Account {
         }
     }
 
-    /// The connection.
-    pub(super) fn conn(&self) -> &Conn {
-        self.in_flight.conn()
-    }
-
     /// The client address.
     pub(super) fn client(&self) -> IpAddr {
         self.client
@@ -144,21 +139,30 @@ impl Account {
     pub(super) fn answered(&mut self, response: &Response<Source>) {
         self.status = Some(response.status().as_u16());
         self.code = response.extensions().get::<Code>().copied();
+        self.in_flight.offered(true);
+    }
+
+    /// The connection asks for more: what it was handed before is taken.
+    pub(super) fn asked(&mut self) {
+        self.in_flight.offered(false);
     }
 
     /// So much of its body was handed to the connection.
     pub(super) fn sent(&mut self, bytes: usize) {
+        self.in_flight.offered(true);
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
     /// Nothing of the response is missing.
     pub(super) fn whole(&mut self) {
         self.is_whole = true;
+        self.in_flight.complete();
     }
 
     /// The upstream broke the response off.
     pub(super) fn broken(&mut self) {
         self.cut = true;
+        self.in_flight.abort();
     }
 
     fn cut_by(&self) -> Option<CutBy> {
@@ -190,6 +194,7 @@ impl Drop for Account {
         log::access(&Access {
             subject: Subject {
                 client: self.client,
+                certificate: self.in_flight.conn().certificate.as_deref(),
                 id: &record.id,
                 method: record.method.as_str(),
                 path: &record.path,

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use http::{Response, request};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::{Exchange, hygiene};
 use crate::assertion::FORWARD_AUTH;
@@ -18,6 +18,7 @@ use crate::decision::denial::Code;
 use crate::decision::policy::Target;
 use crate::decision::{Admitted, Decision, Facts as _, Round, cors};
 use crate::id::Name;
+use crate::server::client_body::ClientBody;
 use crate::server::forward_auth::{self, answer, original};
 use crate::server::log;
 use crate::server::message::client_address::is_trusted;
@@ -40,16 +41,16 @@ impl Exchange<'_> {
     pub(super) async fn reserved(
         &self,
         parts: &mut request::Parts,
-        body: Incoming,
+        body: ClientBody,
     ) -> Response<Bytes> {
-        if let Err(why) = hygiene::check(parts) {
+        let settings = self.conn.local.shared.settings.load_full();
+        if let Err((code, why)) = self.settle(parts, settings.server.header_count_max) {
             let detail = format!("The request is refused because {why}.");
-            return self.reject(parts, Code::BadRequest, &detail, &detail);
+            return self.reject(parts, code, &detail, &detail);
         }
         if let Some(response) = self.key_set(parts) {
             return response;
         }
-        let settings = self.conn.local.shared.settings.load_full();
         let contracts = &settings.forward_auth.contracts;
         let endpoint = forward_auth::endpoint(parts.uri.path());
         let response = match endpoint.filter(|contract| contracts.contains(contract)) {
@@ -110,7 +111,7 @@ impl Exchange<'_> {
         contract: Contract,
         parts: &request::Parts,
     ) -> Result<Response<Bytes>, Response<Bytes>> {
-        if let Err(why) = hygiene::check(parts) {
+        if let Err(why) = hygiene::check(parts, self.conn.is_tls()) {
             let detail = format!("The request is refused because {why}.");
             return Err(self.reject(parts, Code::BadRequest, &detail, &detail));
         }
@@ -195,7 +196,7 @@ impl Exchange<'_> {
 }
 
 /// Reads what a proxy sent along with its question; how long that may take is the wire's to say.
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: ClientBody) {
     let mut read = 0;
     while !body.is_end_stream() && read <= BODY_BYTES_MAX {
         match body.frame().await {

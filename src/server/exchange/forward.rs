@@ -21,6 +21,7 @@ use crate::decision::Admitted;
 use crate::decision::denial::Code;
 use crate::decision::policy::Target;
 use crate::decision::principal::Mechanism;
+use crate::server::client_body::ClientBody;
 use crate::server::failure::Failure;
 use crate::server::log;
 use crate::server::message::fields::{self, Outgoing};
@@ -56,7 +57,7 @@ impl Forward {
         admitted: Admitted<'_>,
         limit: Option<LimitHeaders>,
         parts: &mut request::Parts,
-        body: Option<Incoming>,
+        body: Option<ClientBody>,
         exchange: &Exchange<'_>,
     ) -> Result<Self, Failure> {
         let (conn, id) = (exchange.conn, exchange.id);

@@ -10,15 +10,16 @@ use http::{HeaderMap, Method, Uri, Version, request};
 use crate::server::message::authority::is_authority;
 
 /// Why a request is refused with 400, to follow "because".
-pub(super) fn check(parts: &request::Parts) -> Result<(), &'static str> {
+pub(super) fn check(parts: &request::Parts, is_tls: bool) -> Result<(), &'static str> {
     if parts.method == Method::CONNECT {
         return Err("CONNECT is not supported: this is no forward proxy");
     }
     let host = host(&parts.headers, parts.version)?;
-    target(&parts.uri, host)
+    target(&parts.uri, host, is_tls)
 }
 
-/// The length the request announces, if any; its syntax was checked with the framing.
+/// The length the request announces, if any; its syntax was checked with the framing or the
+/// form.
 pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
@@ -39,12 +40,12 @@ fn host(headers: &HeaderMap, version: Version) -> Result<Option<&str>, &'static 
     }
 }
 
-fn target(uri: &Uri, host: Option<&str>) -> Result<(), &'static str> {
+fn target(uri: &Uri, host: Option<&str>, is_tls: bool) -> Result<(), &'static str> {
     match (uri.scheme(), uri.authority()) {
         (None, None) if uri.path().starts_with('/') => Ok(()),
         (Some(scheme), Some(authority)) => {
-            if *scheme != Scheme::HTTP {
-                return Err("the scheme of its target is not http");
+            if *scheme != if is_tls { Scheme::HTTPS } else { Scheme::HTTP } {
+                return Err("the scheme of its target is not that of the connection");
             }
             if host.is_some_and(|host| authority.as_str().eq_ignore_ascii_case(host)) {
                 Ok(())
@@ -67,7 +68,7 @@ mod tests {
         for host in hosts {
             request = request.header(HOST, *host);
         }
-        check(&request.body(()).unwrap().into_parts().0)
+        check(&request.body(()).unwrap().into_parts().0, false)
     }
 
     #[test]
@@ -108,6 +109,12 @@ mod tests {
         }
         assert!(verdict("http://a/", Version::HTTP_10, &[]).is_err());
         let connect = Request::connect("a:1").header(HOST, "a:1").body(()).unwrap();
-        assert!(check(&connect.into_parts().0).is_err());
+        assert!(check(&connect.into_parts().0, false).is_err());
+        for (target, is_tls) in [("https://a/", true), ("http://a/", false)] {
+            let request = Request::get(target).header(HOST, "a").body(()).unwrap();
+            let parts = request.into_parts().0;
+            assert_eq!(check(&parts, is_tls), Ok(()), "{target}");
+            assert!(check(&parts, !is_tls).is_err(), "{target}");
+        }
     }
 }

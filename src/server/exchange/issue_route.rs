@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
@@ -23,12 +22,12 @@ use crate::decision::policy::{Policies, WidgetPolicy};
 use crate::decision::principal::{Mechanism, Principal};
 use crate::decision::widget_token::SCOPES_BYTES_MAX;
 use crate::id::{KeyId, ShopId};
+use crate::server::client_body::ClientBody;
 use crate::server::failure::Failure;
 use crate::server::issue::{IssueError, IssueRequest, IssuedToken};
 use crate::server::log::{self, Subject};
 use crate::server::message::problem::{self, LimitHeaders, Problem};
 use crate::server::shared::Shared;
-use crate::server::upstream::request_body::BodyFault;
 
 /// Longest body that is read.
 const BODY_BYTES_MAX: usize = 4096;
@@ -78,7 +77,7 @@ type Refused = (Code, String);
 /// Answers an admitted request for a widget token.
 pub(super) async fn answer(
     job: IssueJob,
-    body: Option<Incoming>,
+    body: Option<ClientBody>,
     shared: &Shared,
     subject: &Subject<'_>,
 ) -> Response<Bytes> {
@@ -110,7 +109,7 @@ pub(super) async fn answer(
 
 async fn issue(
     job: &IssueJob,
-    body: Option<Incoming>,
+    body: Option<ClientBody>,
     shared: &Shared,
 ) -> Result<IssuedToken, Refused> {
     let text = read(body).await?;
@@ -136,17 +135,14 @@ async fn issue(
     })
 }
 
-/// Reads the body, bounded; the time is bounded by the wire.
-async fn read(body: Option<Incoming>) -> Result<Vec<u8>, Refused> {
+/// Reads the body, bounded; who sends it keeps the time.
+async fn read(body: Option<ClientBody>) -> Result<Vec<u8>, Refused> {
     let mut text = Vec::new();
     let Some(mut body) = body else {
         return Ok(text);
     };
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            let fault = BodyFault::of(&error);
-            (fault.code(), fault.detail().to_owned())
-        })?;
+        let frame = frame.map_err(|fault| (fault.code(), fault.detail().to_owned()))?;
         let Ok(data) = frame.into_data() else {
             break;
         };

@@ -9,6 +9,7 @@ mod assertion;
 mod calling;
 mod cors;
 mod forward;
+mod h2;
 mod hygiene;
 mod issue_route;
 mod reply;
@@ -19,7 +20,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::{Request, Response, request};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 
 use self::account::Account;
@@ -27,6 +29,7 @@ use self::calling::caller;
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
+use super::client_body::ClientBody;
 use super::conn::Conn;
 use super::failure::Failure;
 use super::forward_auth::RESERVED;
@@ -56,6 +59,13 @@ pub(super) async fn handle(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let in_flight = conn.call();
     let (mut parts, body) = request.into_parts();
+    // hyper drops the body of an answer to HEAD in HTTP/1.1, but not in HTTP/2.
+    let is_headless = conn.streams().is_some() && parts.method == Method::HEAD;
+    let body = if conn.streams().is_some() {
+        ClientBody::timed(body, &conn.local.shared)
+    } else {
+        ClientBody::new(body)
+    };
     let id = conn.local.ids.next();
     let caller = caller(&conn, &parts);
     let over = in_flight.is_over();
@@ -68,6 +78,9 @@ pub(super) async fn handle(
         exchange.answer(&mut parts, body).await
     };
     reader.tell(&conn.local.shared.settings.load().cors_fields, response.headers_mut());
+    if is_headless {
+        response = without_body(response);
+    }
     let mut account = exchange.account.into_inner();
     account.answered(&response);
     Ok(response.map(|source| ReplyBody::new(source, account)))
@@ -90,7 +103,7 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn answer(&self, parts: &mut request::Parts, body: Incoming) -> Response<Source> {
+    async fn answer(&self, parts: &mut request::Parts, body: ClientBody) -> Response<Source> {
         if parts.uri.path().starts_with(RESERVED) {
             return whole(self.reserved(parts, body).await);
         }
@@ -145,9 +158,13 @@ impl Exchange<'_> {
     }
 
     /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
-    fn objection(&self, parts: &request::Parts) -> Option<Response<Bytes>> {
-        let (code, detail) = if let Err(why) = hygiene::check(parts) {
-            (Code::BadRequest, format!("The request is refused because {why}."))
+    fn objection(&self, parts: &mut request::Parts) -> Option<Response<Bytes>> {
+        let server = &self.conn.local.shared.settings.load().server;
+        let (code, detail) = if let Err((code, why)) = self.settle(parts, server.header_count_max) {
+            if code == Code::HeadersTooLarge {
+                self.conn.local.shared.metrics.bound_hit(Bound::HeaderCount);
+            }
+            (code, format!("The request is refused because {why}."))
         } else {
             let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
             let shared = &self.conn.local.shared;
@@ -166,11 +183,19 @@ impl Exchange<'_> {
         Some(Problem::new(code, detail).into_response(&self.id))
     }
 
+    /// Sees to the form of the request, whatever the version of HTTP.
+    fn settle(&self, parts: &mut request::Parts, fields_max: usize) -> Result<(), h2::Objection> {
+        if self.conn.streams().is_some() {
+            h2::settle(parts, self.conn.is_tls(), fields_max)?;
+        }
+        hygiene::check(parts, self.conn.is_tls()).map_err(|why| (Code::BadRequest, why))
+    }
+
     /// Evaluates the request and turns what borrows from the snapshot into what does not.
     fn decide(
         &self,
         parts: &mut request::Parts,
-        body: &mut Option<Incoming>,
+        body: &mut Option<ClientBody>,
         round: Round,
     ) -> Verdict {
         let shared = &self.conn.local.shared;
@@ -207,7 +232,7 @@ impl Exchange<'_> {
         &self,
         admitted: Admitted<'_>,
         parts: &mut request::Parts,
-        body: &mut Option<Incoming>,
+        body: &mut Option<ClientBody>,
         now: Now,
     ) -> Verdict {
         let limit = admitted.limit().map(|report| self.limit_headers(&report, now));
@@ -301,11 +326,21 @@ impl Exchange<'_> {
     fn subject<'s>(&'s self, parts: &'s request::Parts) -> Subject<'s> {
         Subject {
             client: self.caller.address,
+            certificate: self.conn.certificate.as_deref(),
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),
         }
     }
+}
+
+/// The response to HEAD: what it would be to GET, but for the body.
+fn without_body(mut response: Response<Source>) -> Response<Source> {
+    if let Source::Whole(bytes) = response.body_mut() {
+        let length = std::mem::take(bytes).len();
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    response
 }
 
 fn whole(response: Response<Bytes>) -> Response<Source> {

@@ -11,7 +11,7 @@ use crate::server::log;
 use crate::server::request_id::RequestId;
 use crate::server::upstream::response_body::UpstreamBody;
 
-/// A response cannot be completed; the connection is cut.
+/// A response cannot be completed; its stream is reset, or the connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the upstream broke off the response")]
 pub(in crate::server) struct BrokenReply;
@@ -58,6 +58,7 @@ impl Body for ReplyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
         let this = &mut *self;
+        this.account.asked();
         let (upstream, id) = match &mut this.source {
             Source::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -69,9 +70,7 @@ impl Body for ReplyBody {
         };
         match upstream.poll_data(cx) {
             Poll::Ready(Some(Err(why))) => {
-                let conn = this.account.conn();
                 log::reply_broken(this.account.client(), id, &why);
-                conn.abort();
                 this.account.broken();
                 Poll::Ready(Some(Err(BrokenReply)))
             }

@@ -20,11 +20,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::framing::{BodyFraming, ChunkScanner, HeadBounds, HeadFault, HeadScanner};
 use super::held::{Buffer, Timer, Wait};
+use super::stream::{Paced, Stream};
 use crate::clock::Monotonic;
 use crate::config::ServerConfig;
 use crate::decision::denial::Code;
@@ -78,7 +78,7 @@ enum Closing {
 
 /// See the module documentation.
 pub(in crate::server) struct Wire {
-    tcp: TcpStream,
+    stream: Paced,
     conn: Rc<Conn>,
     bounds: Bounds,
     buffer: Buffer,
@@ -93,11 +93,18 @@ pub(in crate::server) struct Wire {
     began: Option<Monotonic>,
     read_timer: Timer,
     request_timer: Timer,
-    write_timer: Timer,
 }
 
 impl Wire {
-    pub(in crate::server) fn new(tcp: TcpStream, conn: Rc<Conn>, config: &ServerConfig) -> Self {
+    /// A wire over `stream`, from which `begun` was read already.
+    pub(in crate::server) fn new(
+        stream: Stream,
+        begun: &[u8],
+        conn: Rc<Conn>,
+        config: &ServerConfig,
+    ) -> Self {
+        let mut buffer = Buffer::default();
+        buffer.extend(begun);
         let head = HeadBounds { bytes: config.header_bytes_max, fields: config.header_count_max };
         let bounds = Bounds {
             head,
@@ -108,10 +115,10 @@ impl Wire {
             request_timeout: config.request_timeout,
         };
         Self {
-            tcp,
+            stream: Paced::new(stream, &conn, config.body_timeout),
             conn,
             bounds,
-            buffer: Buffer::default(),
+            buffer,
             phase: Phase::Head(HeadScanner::default()),
             empty_lines: 0,
             peer_done: false,
@@ -120,7 +127,6 @@ impl Wire {
             began: None,
             read_timer: Timer::default(),
             request_timer: Timer::default(),
-            write_timer: Timer::default(),
         }
     }
 
@@ -128,7 +134,7 @@ impl Wire {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut scratch = self.conn.local.scratch.borrow_mut();
         let mut read = ReadBuf::new(&mut scratch);
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
+        ready!(Pin::new(self.stream.stream()).poll_read(cx, &mut read))?;
         self.buffer.extend(read.filled());
         Poll::Ready(Ok(read.filled().len()))
     }
@@ -282,26 +288,6 @@ impl Wire {
         }
     }
 
-    fn poll_write_with(
-        &mut self,
-        cx: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        match write(Pin::new(&mut self.tcp), cx) {
-            Poll::Ready(result) => {
-                self.write_timer.disarm();
-                Poll::Ready(result)
-            }
-            Poll::Pending => {
-                ready!(self.write_timer.poll(cx, Wait::Write, self.bounds.body_timeout));
-                self.hit(Bound::BodyTimeout);
-                // A client of HTTP/1.0 knows a response's end by the connection's alone.
-                self.conn.abort();
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-        }
-    }
-
     /// Hyper's own refusal: ours goes out in its place when the connection closes.
     fn replace(&mut self, answer: &[u8]) {
         let (code, detail) = match answer.get(9..12) {
@@ -385,7 +371,7 @@ impl Write for Wire {
             this.replace(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        this.poll_write_with(cx, |tcp, cx| tcp.poll_write(cx, bytes))
+        this.stream.poll_write(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -402,12 +388,13 @@ impl Write for Wire {
             this.replace(slices.first().map(|s| &**s).unwrap_or_default());
             return Poll::Ready(Ok(slices.iter().map(|s| s.len()).sum()));
         }
-        this.poll_write_with(cx, |tcp, cx| tcp.poll_write_vectored(cx, slices))
+        this.stream.poll_write_vectored(cx, slices)
     }
 
     /// Called when hyper has written everything it has.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.stream.poll_flush(cx))?;
         if this.conn.flushed() {
             // Hyper reads again only when woken: for what has been held back, or for the end of
             // the idle time.
@@ -437,8 +424,7 @@ impl Write for Wire {
                     let bytes = std::mem::take(bytes);
                     let mut at = *at;
                     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-                        let poll = this.poll_write_with(cx, |tcp, cx| tcp.poll_write(cx, rest));
-                        match poll? {
+                        match this.stream.poll_write(cx, rest)? {
                             Poll::Ready(n) => at += n.max(1),
                             Poll::Pending => {
                                 this.closing = Closing::Answer(bytes, at);
@@ -449,7 +435,7 @@ impl Write for Wire {
                     this.closing = Closing::Shut;
                 }
                 Closing::Shut => {
-                    ready!(Pin::new(&mut this.tcp).poll_shutdown(cx))?;
+                    ready!(this.stream.poll_shutdown(cx))?;
                     let more = this.has_unread() && !this.conn.is_aborted();
                     this.closing = if more { Closing::Linger(0) } else { Closing::Closed };
                 }
@@ -478,7 +464,7 @@ impl Drop for Wire {
         if self.conn.is_aborted() {
             // A reset, because an orderly end would make a truncated response without a length
             // look whole.
-            let _ = self.tcp.set_zero_linger();
+            self.stream.stream().cut();
         }
     }
 }

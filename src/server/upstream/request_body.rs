@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::decision::denial::Code;
+use crate::server::client_body::ClientBody;
 
 /// Why the body of a request does not arrive whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -100,14 +100,14 @@ impl BodyWatch {
 /// passed on.
 #[derive(Debug)]
 pub(in crate::server) struct RequestBody {
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     left: u64,
     watch: Option<Arc<BodyWatch>>,
 }
 
 impl RequestBody {
     /// At most `bytes_max` bytes of `incoming`.
-    pub(in crate::server) fn new(incoming: Option<Incoming>, bytes_max: u64) -> Self {
+    pub(in crate::server) fn new(incoming: Option<ClientBody>, bytes_max: u64) -> Self {
         let incoming = incoming.filter(|incoming| !incoming.is_end_stream());
         let watch = incoming.is_some().then(Arc::default);
         Self { incoming, left: bytes_max, watch }
@@ -141,8 +141,7 @@ impl Body for RequestBody {
         let frame = match ready!(Pin::new(incoming).poll_frame(cx)) {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                let fault = BodyFault::of(&error);
+            Some(Err(fault)) => {
                 return Poll::Ready(Some(Err(self.fail(fault))));
             }
         };

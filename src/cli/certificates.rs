@@ -1,0 +1,136 @@
+//! The certificates of a running gateway: loaded at the start, on a reload of the configuration,
+//! and when their files change.
+//!
+//! Files are compared by what they hold: a time of change says too little (two changes in one
+//! second, a link that points elsewhere). A set that cannot be used is told once and counted, and
+//! the one in force stays. Whether to serve TLS at all is decided at the start.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::task::spawn_blocking;
+
+use super::exit::{Exit, Failure};
+use crate::admin::Node;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::{Config, TlsConfig};
+use crate::server::Shared;
+use crate::server::tls::{Fingerprint, Tls};
+
+/// Loads the certificates that `config` names; what is doubtful about them is logged. Blocks.
+pub(super) fn load(config: &Config) -> Result<Option<Tls>, Failure> {
+    let Some(tls) = &config.server.tls else {
+        return Ok(None);
+    };
+    let loaded = Tls::load(tls, SystemClock::new().now().unix);
+    let tls = loaded.map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    for warning in tls.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(tls))
+}
+
+/// Keeps the certificates of a gateway.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    node: Arc<Node>,
+    shared: Arc<Shared>,
+    /// Held while files are read and put in force: one at a time, the latest last.
+    turn: Arc<Mutex<()>>,
+}
+
+/// A set of certificates that is not in force yet, and the turn that it takes.
+pub(super) struct Prepared(Option<(Tls, OwnedMutexGuard<()>)>);
+
+impl Keeper {
+    pub(super) fn new(node: &Arc<Node>, shared: &Arc<Shared>) -> Self {
+        Self { node: Arc::clone(node), shared: Arc::clone(shared), turn: Arc::default() }
+    }
+
+    /// Reads what `config` names, without putting it in force.
+    ///
+    /// # Errors
+    ///
+    /// The set cannot be used: told and counted.
+    pub(super) async fn prepare(&self, config: &Config) -> Result<Prepared, Failure> {
+        let (Some(in_force), Some(wanted)) = (&self.shared.tls, &config.server.tls) else {
+            return Ok(Prepared(None));
+        };
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let known = self.shared.settings.load().server.tls.as_ref() == Some(wanted);
+        if known && fingerprint(wanted).await == Some(in_force.load().fingerprint()) {
+            return Ok(Prepared(None));
+        }
+        match self.read(wanted).await {
+            Ok(tls) => Ok(Prepared(Some((tls, turn)))),
+            Err(why) => Err(Failure::new(Exit::Configuration, why)),
+        }
+    }
+
+    /// Puts a set in force for new connections.
+    pub(super) fn install(&self, prepared: Prepared) {
+        if let (Some((tls, _turn)), Some(in_force)) = (prepared.0, &self.shared.tls) {
+            self.replace(in_force, tls);
+        }
+    }
+
+    /// Looks at the files again and again, until `shutdown` becomes true.
+    pub(super) async fn watch(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let Some(in_force) = &self.shared.tls else {
+            return;
+        };
+        let configured = || self.shared.settings.load().server.tls.clone();
+        let Some(mut config) = configured() else {
+            return;
+        };
+        let mut refused = None;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(config.watch_interval) => {}
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            }
+            let _turn = self.turn.lock().await;
+            // One that says nothing of TLS any more asks for a restart.
+            config = configured().unwrap_or(config);
+            let found = fingerprint(&config).await;
+            if found == Some(in_force.load().fingerprint()) {
+                refused = None;
+            } else if found != refused {
+                match self.read(&config).await {
+                    Ok(tls) => self.replace(in_force, tls),
+                    // Its message was logged; the same files are not read again for another.
+                    Err(_) => refused = found,
+                }
+            }
+        }
+    }
+
+    /// Reads a set; one that cannot be used is told and counted.
+    async fn read(&self, config: &TlsConfig) -> Result<Tls, String> {
+        let (config, now) = (config.clone(), self.node.now().unix);
+        let why = match spawn_blocking(move || Tls::load(&config, now)).await {
+            Ok(Ok(tls)) => return Ok(tls),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(error = why, "new certificates cannot be used; the old ones stay in force");
+        self.node.metrics.certificates_loaded(None);
+        Err(why)
+    }
+
+    fn replace(&self, in_force: &ArcSwap<Tls>, tls: Tls) {
+        for warning in tls.warnings() {
+            tracing::warn!("{warning}");
+        }
+        self.node.metrics.certificates_loaded(Some(tls.expiries()));
+        in_force.store(Arc::new(tls));
+        tracing::info!("new certificates are in force for new connections");
+    }
+}
+
+/// That of the files of `config`; `None` if they could not be looked at.
+async fn fingerprint(config: &TlsConfig) -> Option<Fingerprint> {
+    let config = config.clone();
+    spawn_blocking(move || Fingerprint::of(&config)).await.ok()
+}
