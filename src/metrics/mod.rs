@@ -1,7 +1,7 @@
 //! What Prometheus is told: counters, gauges and histograms, and their text form.
 //!
 //! Every label value is one of a closed set: an enum, or a name from the configuration (policies
-//! and issuers, announced by [`Metrics::configure`]). No shop, key, path or address is ever one,
+//! and issuers, announced by [`Metrics::configure`]; upstreams). No shop, key, path or address is ever one,
 //! so the number of series does not depend on what callers send. Decides nothing, reads no clock,
 //! and knows no listener.
 //!
@@ -22,6 +22,7 @@ mod requests;
 mod set;
 mod store;
 mod tally;
+mod upstream;
 
 use std::fmt;
 
@@ -31,6 +32,7 @@ pub use self::bounds::Bound;
 pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;
+pub use self::upstream::{EndpointCounts, UpstreamCause, UpstreamMetrics};
 use crate::id::Name;
 
 /// The content type of [`Metrics::render`].
@@ -49,6 +51,7 @@ pub struct Metrics {
     log: log::Log,
     requests: requests::Requests,
     store: store::Store,
+    upstreams: upstream::Upstreams,
 }
 
 impl fmt::Debug for Metrics {
@@ -80,6 +83,7 @@ impl Metrics {
             log: log::Log::new(&set)?,
             requests: requests::Requests::new(&set)?,
             store: store::Store::new(&set)?,
+            upstreams: upstream::Upstreams::new(&set)?,
             registry,
         })
     }

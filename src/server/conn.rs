@@ -2,7 +2,7 @@
 //!
 //! Only facts of one connection: no buffer, no timer, no decision.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -14,6 +14,7 @@ use super::message::client_address::Scheme;
 use super::message::fields;
 use super::places::Place;
 use super::request_id::RequestId;
+use super::upstream::send::Upgraded;
 use crate::decision::denial::Code;
 use crate::metrics::Held;
 
@@ -31,6 +32,8 @@ pub(super) struct Conn {
     unflushed: Cell<bool>,
     called: Cell<bool>,
     aborted: Cell<bool>,
+    /// The upstream's side, once both sides have agreed to change the protocol.
+    upgraded: RefCell<Option<Upgraded>>,
 }
 
 impl Conn {
@@ -45,6 +48,7 @@ impl Conn {
             unflushed: Cell::new(false),
             called: Cell::new(false),
             aborted: Cell::new(false),
+            upgraded: RefCell::default(),
         }
     }
 
@@ -87,6 +91,21 @@ impl Conn {
     /// Everything is written; whether that was the end of a response.
     pub(super) fn flushed(&self) -> bool {
         !self.in_flight.get() && self.unflushed.take()
+    }
+
+    /// The response under way is the last of HTTP on this connection.
+    pub(super) fn upgrade(&self, upgraded: Upgraded) {
+        self.upgraded.replace(Some(upgraded));
+    }
+
+    /// Whether [`Conn::upgrade`] was called.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.borrow().is_some()
+    }
+
+    /// The upstream's side, after that response; `None` too if that is not out whole.
+    pub(super) fn take_upgraded(&self) -> Option<Upgraded> {
+        self.upgraded.take().filter(|_| !self.is_busy())
     }
 
     /// Whether [`Conn::abort`] was called.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::failure::Failure;
+use super::front::tunnel::End;
 use super::message::client_address::Scheme;
 use super::request_id::RequestId;
 use crate::config::Contract;
@@ -179,6 +180,11 @@ pub(super) fn issued(subject: &Subject<'_>, shop: &str, key_id: &str, token_id: 
 /// A connection ended with an error: the peer went away, or did not take its response.
 pub(super) fn connection_ended(error: &hyper::Error) {
     debug!(target: "latchkey::server", error = chain(error), "connection ended early");
+}
+
+/// A connection ended that had changed its protocol.
+pub(super) fn tunnel_ended(client: IpAddr, end: End) {
+    debug!(target: "latchkey::server", %client, ?end, "upgraded connection ended");
 }
 
 /// The system refused to hand over a connection.

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::issue::IssueSender;
 use super::message::cors::CorsFields;
+use super::upstream::UpstreamStates;
 use crate::clock::Clock;
 use crate::config::{
     AssertionConfig, Config, CorsConfig, ForwardAuthConfig, ServerConfig, UpstreamConfig,
@@ -35,6 +36,8 @@ pub struct Shared {
     pub keys: Arc<dyn KeyRefresher>,
     /// Who issues widget tokens.
     pub issue: IssueSender,
+    /// What all workers know of the upstreams.
+    pub upstreams: UpstreamStates,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What a reload of the configuration may replace.
