@@ -22,7 +22,7 @@ use crate::id::Name;
 use crate::server::issue::IssuedToken;
 use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, IssueRequest};
 use crate::server::tls::Tls;
-use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared};
+use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared, UpstreamStates};
 use crate::store::TokenRecord;
 
 /// A gateway that serves.
@@ -53,6 +53,7 @@ impl Gateway {
         node.metrics.certificates(tls.as_ref().map(Tls::expiries).unwrap_or_default());
         let (shared, issue) = share(&node, &config, tls);
         let certificates = Arc::new(Keeper::new(&node, &shared));
+        prepare(&shared, &shared.settings.load()).await?;
         let server = Server::bind(&config.server, Arc::clone(&shared));
         let server = server.map_err(|e| bind_failure(&e))?;
 
@@ -88,6 +89,7 @@ impl Gateway {
     pub(super) async fn reload(&self, config: Config) -> Result<Vec<String>, Failure> {
         let prepared = self.certificates.prepare(&config).await?;
         let wanted = Settings::from_config(&config);
+        prepare(&self.shared, &wanted).await?;
         // Requests between the two steps are decided by the old routes or by the new ones: both
         // find their upstreams.
         let mut both = wanted.clone();
@@ -98,6 +100,7 @@ impl Gateway {
         let node = Arc::clone(&self.node);
         // It waits for its turn among writers, and those wait for the disk.
         let warnings = spawn_blocking(move || node.reload(config)).await.map_err(|e| other(&e))?;
+        self.shared.upstreams.retain(&wanted.upstreams, &self.shared.metrics);
         self.shared.settings.store(Arc::new(wanted));
         self.certificates.install(prepared);
         Ok(warnings)
@@ -120,6 +123,14 @@ impl Gateway {
     }
 }
 
+/// Reads the files that the upstreams of `settings` name, before those are put in force.
+async fn prepare(shared: &Arc<Shared>, settings: &Settings) -> Result<(), Failure> {
+    let (shared, upstreams) = (Arc::clone(shared), settings.upstreams.clone());
+    let prepared = spawn_blocking(move || shared.upstreams.prepare(&upstreams, &shared.metrics));
+    let prepared = prepared.await.map_err(|e| other(&e))?;
+    prepared.map_err(|message| Failure::new(Exit::Configuration, message))
+}
+
 /// What the data plane shares with the node, and the node's end of the channel between them.
 fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, IssueReceiver) {
     let (sender, receiver) = issue::channel();
@@ -130,6 +141,7 @@ fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, I
         metrics: Arc::clone(&node.metrics),
         keys: Arc::new(NodeKeys(Arc::clone(node))),
         issue: sender,
+        upstreams: UpstreamStates::default(),
         clock: Arc::clone(&node.clock),
         settings: ArcSwap::from_pointee(Settings::from_config(config)),
         tls: tls.map(ArcSwap::from_pointee),

@@ -1,7 +1,7 @@
 //! What Prometheus is told: counters, gauges and histograms, and their text form.
 //!
 //! Every label value is one of a closed set: an enum, or a name from the configuration (policies
-//! and issuers, announced by [`Metrics::configure`]). No shop, key, path or address is ever one,
+//! and issuers, announced by [`Metrics::configure`]; upstreams). No shop, key, path or address is ever one,
 //! so the number of series does not depend on what callers send. Decides nothing, reads no clock,
 //! and knows no listener.
 //!
@@ -23,6 +23,7 @@ mod set;
 mod store;
 mod tally;
 mod transport;
+mod upstream;
 
 use std::fmt;
 
@@ -33,6 +34,7 @@ pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;
 pub use self::transport::{GoAway, Handshake, StreamReset};
+pub use self::upstream::{EndpointCounts, UpstreamCause, UpstreamMetrics};
 use crate::id::Name;
 
 /// The content type of [`Metrics::render`].
@@ -52,6 +54,7 @@ pub struct Metrics {
     requests: requests::Requests,
     store: store::Store,
     transport: transport::Transport,
+    upstreams: upstream::Upstreams,
 }
 
 impl fmt::Debug for Metrics {
@@ -84,6 +87,7 @@ impl Metrics {
             requests: requests::Requests::new(&set)?,
             store: store::Store::new(&set)?,
             transport: transport::Transport::new(&set)?,
+            upstreams: upstream::Upstreams::new(&set)?,
             registry,
         })
     }

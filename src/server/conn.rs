@@ -2,7 +2,7 @@
 //!
 //! Only facts of one connection: no buffer, no timer, no decision.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -15,6 +15,7 @@ use super::message::fields;
 use super::places::Place;
 use super::request_id::RequestId;
 use super::streams::{Ending, Streams};
+use super::upstream::send::Upgraded;
 use crate::decision::denial::Code;
 use crate::metrics::{Held, StreamReset};
 
@@ -52,6 +53,8 @@ pub(super) struct Conn {
     unflushed: Cell<bool>,
     called: Cell<bool>,
     aborted: Cell<bool>,
+    /// The upstream's side, once both sides have agreed to change the protocol.
+    upgraded: RefCell<Option<Upgraded>>,
 }
 
 impl Conn {
@@ -68,6 +71,7 @@ impl Conn {
             unflushed: Cell::new(false),
             called: Cell::new(false),
             aborted: Cell::new(false),
+            upgraded: RefCell::default(),
         }
     }
 
@@ -130,6 +134,21 @@ impl Conn {
     /// of HTTP/1.0 knows a response's end by the connection's alone.
     pub(super) fn give_up(&self) {
         self.aborted.set(true);
+    }
+
+    /// The response under way is the last of HTTP on this connection.
+    pub(super) fn upgrade(&self, upgraded: Upgraded) {
+        self.upgraded.replace(Some(upgraded));
+    }
+
+    /// Whether [`Conn::upgrade`] was called.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.borrow().is_some()
+    }
+
+    /// The upstream's side, after that response; `None` too if that is not out whole.
+    pub(super) fn take_upgraded(&self) -> Option<Upgraded> {
+        self.upgraded.take().filter(|_| !self.is_busy())
     }
 
     /// Whether a response could not be completed: the connection must not end as if it were.

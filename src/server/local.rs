@@ -16,7 +16,7 @@ pub(super) struct Local {
     pub(super) shared: Arc<Shared>,
     /// Where sockets are read into, before the bytes go to their connection.
     pub(super) scratch: RefCell<Box<[u8]>>,
-    pub(super) upstreams: RefCell<Upstreams>,
+    pub(super) upstreams: Upstreams,
     pub(super) ids: RequestIds,
     /// Of all workers.
     pub(super) places: Arc<Places>,
@@ -28,7 +28,7 @@ impl Local {
         Self {
             shared,
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
-            upstreams: RefCell::default(),
+            upstreams: Upstreams::new(seed),
             ids: RequestIds::new(seed),
             places,
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::failure::Failure;
+use super::front::tunnel::End;
 use super::message::client_address::Scheme;
 use super::request_id::RequestId;
 use crate::config::Contract;
@@ -208,6 +209,11 @@ pub(super) fn handshake_failed(peer: IpAddr, outcome: Handshake, error: &dyn Err
             "TLS handshake failed"
         );
     }
+}
+
+/// A connection ended that had changed its protocol.
+pub(super) fn tunnel_ended(client: IpAddr, end: End) {
+    debug!(target: "latchkey::server", %client, ?end, "upgraded connection ended");
 }
 
 /// The system refused to hand over a connection.

@@ -59,6 +59,7 @@ use self::front::listen;
 pub use self::front::listen::BindError;
 use self::places::Places;
 pub use self::shared::{KeyRefresher, Settings, Shared};
+pub use self::upstream::UpstreamStates;
 use crate::config::ServerConfig;
 use crate::secret::{SystemEntropy, random_bytes};
 

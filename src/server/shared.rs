@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use super::issue::IssueSender;
 use super::message::cors::CorsFields;
 use super::tls::Tls;
+use super::upstream::UpstreamStates;
 use crate::clock::Clock;
 use crate::config::{
     AssertionConfig, Config, CorsConfig, ForwardAuthConfig, ServerConfig, UpstreamConfig,
@@ -36,6 +37,8 @@ pub struct Shared {
     pub keys: Arc<dyn KeyRefresher>,
     /// Who issues widget tokens.
     pub issue: IssueSender,
+    /// What all workers know of the upstreams.
+    pub upstreams: UpstreamStates,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What a reload of the configuration may replace.

@@ -308,6 +308,7 @@ impl Gateway {
             keys: Arc::clone(&keys) as Arc<dyn KeyRefresher>,
             issue,
             clock: Arc::new(SystemClock::new()),
+            upstreams: UpstreamStates::default(),
             settings: ArcSwap::from_pointee(settings.clone()),
             tls: None,
         });
@@ -399,9 +400,11 @@ fn an_upstream_gets_exactly_this() {
         [
             String::new(),
             "authorization: Basic eA==".to_owned(),
+            "connection: te".to_owned(),
             "content-length: 3".to_owned(),
             "forwarded: for=127.0.0.1;host=\"front.example:8000\";proto=http".to_owned(),
             format!("host: {address}"),
+            "te: trailers".to_owned(),
             "x-auth-key-id: key_0000000000000007".to_owned(),
             "x-auth-mechanism: shop_api_key".to_owned(),
             "x-auth-scopes: *".to_owned(),
@@ -767,6 +770,11 @@ fn a_truncated_response_never_looks_whole() {
             let gateway = Gateway::with(upstream.address, |_, app| app.body_timeout = SHORT);
             let response =
                 gateway.ask_and_close(&format!("GET /open HTTP/{version}\r\nHost: a\r\n\r\n"));
+            // Broken off before anything was passed on, which a fast upstream manages.
+            if !hangs && response.contains(" 502 ") {
+                problem(&response, 502, "upstream_error");
+                continue;
+            }
             assert!(response.contains(" 200 OK\r\n"), "{response}");
             assert!(!response.contains("\r\n0\r\n\r\n"), "{response}");
             assert!(response.ends_with("<ConnectionReset>"), "{response}");

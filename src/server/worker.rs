@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -24,12 +24,15 @@ use super::conn::{Conn, Transport};
 use super::front::arrival::{self, Arrival};
 use super::front::h2::{self, H2Wire};
 use super::front::proxied::{self, ProxiedFault};
+use super::front::raw::RawWire;
+use super::front::tunnel;
 use super::front::wire::Wire;
 use super::local::Local;
 use super::message::client_address::is_trusted;
 use super::message::problem;
 use super::places::{AddressPlace, Place, Places};
 use super::shared::Shared;
+use super::upstream::send::Upgraded;
 use super::{exchange, log};
 use crate::clock::Monotonic;
 use crate::config::ServerConfig;
@@ -42,6 +45,8 @@ const SHED_MAX: usize = 64;
 const SHED_LINGER: Duration = Duration::from_millis(250);
 /// The wait after the system refused to hand over a connection (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks at what nobody waits for: idle connections, new settings.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
 /// From one log line about that to the next, microseconds.
 const ACCEPT_TOLD_US: u64 = 5_000_000;
 /// The least read buffer that hyper accepts.
@@ -150,14 +155,16 @@ pub(super) fn run(start: Start) -> usize {
         count: Cell::new(0),
     });
     let local = LocalSet::new();
-    local.block_on(&runtime, serve(worker, listener, start.phase))
+    local.block_on(&runtime, serve(index, worker, listener, start.phase))
 }
 
 async fn serve(
+    index: usize,
     worker: Rc<Worker>,
     listener: TcpListener,
     mut phase: watch::Receiver<Phase>,
 ) -> usize {
+    let upkeep = tokio::task::spawn_local(keep_up(Rc::clone(&worker.local), index == 0));
     let mut told: Option<Monotonic> = None;
     loop {
         tokio::select! {
@@ -179,6 +186,7 @@ async fn serve(
         }
     }
     drop(listener);
+    upkeep.abort();
     let bound = match *phase.borrow() {
         Phase::Draining(bound) => bound,
         // The handle was dropped.
@@ -193,6 +201,14 @@ async fn serve(
     };
     let _ = tokio::time::timeout(bound, emptied).await;
     worker.open.get()
+}
+
+/// Looks after what nobody waits for. Ends with the worker.
+async fn keep_up(local: Rc<Local>, first: bool) {
+    loop {
+        local.upstreams.keep_up(&local.shared, first);
+        tokio::time::sleep(UPKEEP_PAUSE).await;
+    }
 }
 
 fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
@@ -286,18 +302,20 @@ async fn http1(entry: &Entry<'_>, conn: Rc<Conn>, wire: Wire, server: &ServerCon
     if server.header_count_max > 100 {
         builder.max_headers(server.header_count_max);
     }
-    let service = service_fn(move |request| exchange::handle(Rc::clone(&conn), request));
-    let mut http = pin!(builder.serve_connection(wire, service));
+    let served = Rc::clone(&conn);
+    let service = service_fn(move |request| exchange::handle(Rc::clone(&served), request));
+    let mut http = builder.serve_connection(wire, service);
     let mut told = false;
     let ended = poll_fn(|cx| {
         if entry.is_draining(cx) && !told {
             told = true;
-            http.as_mut().graceful_shutdown();
+            Pin::new(&mut http).graceful_shutdown();
         }
-        http.as_mut().poll(cx)
+        Pin::new(&mut http).poll(cx)
     });
-    if let Err(error) = ended.await {
-        log::connection_ended(&error);
+    match ended.await {
+        Err(error) => log::connection_ended(&error),
+        Ok(()) => after_http(entry.worker, &conn, http.into_parts().io).await,
     }
 }
 
@@ -327,6 +345,24 @@ impl Drop for Entry<'_> {
     fn drop(&mut self) {
         self.worker.wakers.borrow_mut().remove(&self.number);
     }
+}
+
+/// What follows hyper's part: a tunnel, if both sides have agreed to change the protocol, else the
+/// orderly end. Hyper leaves that to us where a request had asked for an upgrade in vain; where it
+/// has seen to it, nothing is left to do.
+async fn after_http(worker: &Worker, conn: &Conn, mut wire: Wire) {
+    let Some(upgraded) = conn.take_upgraded() else {
+        let ended = poll_fn(|cx| hyper::rt::Write::poll_shutdown(Pin::new(&mut wire), cx));
+        // The peer may be gone: then there is nobody to end it with.
+        let _ = ended.await;
+        return;
+    };
+    let timeout = worker.local.shared.settings.load().server.tunnel_idle_timeout;
+    let is_stopped = || worker.draining.get();
+    let Upgraded { stream, early, in_flight } = upgraded;
+    let end = tunnel::run(RawWire::new(wire), stream, &early, timeout, is_stopped).await;
+    drop(in_flight);
+    log::tunnel_ended(conn.peer, end);
 }
 
 /// Answers 503 on a connection over a bound, without reading the request it may bring; one that

@@ -1,44 +1,59 @@
 //! Forwarding an admitted request to its upstream, and its response back.
 //!
-//! Takes the proof that the request was admitted, and asks no further. A request of which the
-//! upstream may have seen something is never sent twice: what it has begun cannot be taken back.
+//! Takes the proof that the request was admitted, and asks no further. Which endpoint gets it,
+//! and whether it may be sent again, is the upstream's to say.
+//!
+//! `Expect: 100-continue` ends here: hyper asks the client for its body, with a 100, when the
+//! body is first wanted, which is when the request has been admitted and a connection to the
+//! upstream stands. The upstream never sees the expectation, so it has nothing to answer.
 
-use std::error::Error as StdError;
-use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::uri::{PathAndQuery, Scheme};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, UPGRADE};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::{Body as _, Incoming};
-use hyper_util::client::legacy;
+use hyper::body::Body as _;
 
 use super::Exchange;
+use super::hygiene;
 use super::reply::Source;
+use crate::clock::Clock;
 use crate::decision::Admitted;
 use crate::decision::denial::Code;
 use crate::decision::policy::Target;
 use crate::decision::principal::Mechanism;
+use crate::metrics::UpstreamCause;
 use crate::server::client_body::ClientBody;
 use crate::server::failure::Failure;
-use crate::server::log;
 use crate::server::message::fields::{self, Outgoing};
 use crate::server::message::problem::{self, LimitHeaders};
+use crate::server::message::trailers;
 use crate::server::request_id::RequestId;
-use crate::server::upstream::Upstream;
-use crate::server::upstream::request_body::{BodyWatch, RequestBody};
-use crate::server::upstream::response_body::UpstreamBody;
+use crate::server::upstream::request_body::{BodyFault, RequestBody};
+use crate::server::upstream::send::{self, Answer, SendError, Upgraded};
+use crate::server::upstream::{Upstream, upgrade};
 
 /// A request on its way to its upstream. Only an [`Admitted`] becomes one.
 pub(super) struct Forward {
     request: Request<RequestBody>,
     upstream: Rc<Upstream>,
-    watch: Option<Arc<BodyWatch>>,
+    /// The protocol it asks to change to.
+    upgrade: Option<Box<str>>,
+    /// The client takes trailer fields.
+    trailers: bool,
     limit: Option<LimitHeaders>,
     mechanism: Mechanism,
+    clock: Arc<dyn Clock>,
     id: RequestId,
+}
+
+/// What comes of it.
+pub(super) enum Forwarded {
+    /// A response.
+    Response(Response<Source>),
+    /// A 101, after which both sides exchange bytes.
+    Upgraded(Response<Source>, Upgraded),
 }
 
 impl Forward {
@@ -51,7 +66,8 @@ impl Forward {
     ///
     /// # Errors
     ///
-    /// The route's upstream is not configured any more: the settings changed this moment.
+    /// The body is longer than the route takes, or the route's upstream is not configured any
+    /// more: the settings changed this moment.
     #[expect(clippy::needless_pass_by_value, reason = "a proof is used up by what it proves")]
     pub(super) fn new(
         admitted: Admitted<'_>,
@@ -61,127 +77,184 @@ impl Forward {
         exchange: &Exchange<'_>,
     ) -> Result<Self, Failure> {
         let (conn, id) = (exchange.conn, exchange.id);
-        let settings = conn.local.shared.settings.load();
-        let found = match &admitted.route().target {
-            Target::Upstream(name) => conn.local.upstreams.borrow_mut().find(&settings, name),
+        let (shared, route) = (&conn.local.shared, admitted.route());
+        let settings = shared.settings.load();
+        let found = match &route.target {
+            Target::Upstream(name) => conn.local.upstreams.find(shared, &settings, name),
             Target::IssueWidgetToken => None,
         };
         let Some(upstream) = found else {
             let detail = "The service behind this route is not configured.";
-            let reason = format!("route `{}` has no upstream", admitted.route().name);
+            let reason = format!("route `{}` has no upstream", route.name);
             return Err(Failure::new(Code::UpstreamUnreachable, detail, reason));
         };
-        let own = admitted.route().body_bytes_max;
-        let bytes_max = own.unwrap_or(settings.server.body_bytes_max);
+        let bytes_max = route.body_bytes_max.unwrap_or(settings.server.body_bytes_max);
+        if hygiene::announced_length(&parts.headers).is_some_and(|length| length > bytes_max) {
+            return Err(too_large());
+        }
         let body = RequestBody::new(body, bytes_max);
-        let watch = body.watch();
+        let has_body = body.watch().is_some();
+        let http2 = upstream.config().http2;
+        let wanted = upgrade::wanted(parts, has_body, &route.upgrades).filter(|_| !http2);
+        let way = Way {
+            upgrade: wanted.map(Box::from),
+            trailers_taken: trailers::are_taken(&parts.headers),
+            trailers_announced: trailers::announced(&parts.headers).filter(|_| has_body),
+            http2,
+        };
+        let preserved = upstream.config().preserve_host.then(|| parts.headers.get(HOST).cloned());
         let outgoing = Outgoing {
             principal: admitted.principal(),
             id: &id,
             caller: &exchange.caller,
             peer: &conn.forwarded_for,
             scheme: conn.scheme,
-            host: &upstream.host,
+            host: &preserved.flatten().unwrap_or_else(|| upstream.host()),
             assertion: exchange.assertion_for_upstream(&admitted, parts)?,
-            strips_authorization: admitted.route().mechanisms.contains(Mechanism::Jwt),
-            chunked: watch.is_some() && body.size_hint().exact().is_none(),
+            strips_authorization: route.mechanisms.contains(Mechanism::Jwt),
+            chunked: has_body && body.size_hint().exact().is_none(),
         };
         fields::prepare_request(&mut parts.headers, &outgoing);
         let mut request = Request::new(body);
         *request.method_mut() = std::mem::take(&mut parts.method);
-        *request.uri_mut() = upstream_uri(&upstream, std::mem::take(&mut parts.uri))?;
+        *request.uri_mut() = origin_form(std::mem::take(&mut parts.uri));
         *request.headers_mut() = std::mem::take(&mut parts.headers);
-        let mechanism = admitted.principal().mechanism();
-        Ok(Self { request, upstream, watch, limit, mechanism, id })
+        way.write(&mut request);
+        Ok(Self {
+            request,
+            upstream,
+            upgrade: way.upgrade,
+            trailers: way.trailers_taken,
+            limit,
+            mechanism: admitted.principal().mechanism(),
+            clock: Arc::clone(&shared.clock),
+            id,
+        })
     }
 
     /// Sends it and waits for the head of the response.
-    pub(super) async fn send(self) -> Result<Response<Source>, Failure> {
-        let Self { request, upstream, watch, limit, mechanism: _, id } = self;
-        let bound = upstream.config.response_timeout;
-        let response = await_head(&upstream, request, watch.as_deref(), bound).await?;
-        let (mut parts, incoming) = response.into_parts();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            let detail = "The service behind this route changed the protocol unasked.";
-            return Err(Failure::new(Code::UpstreamError, detail, "101 without Upgrade"));
-        }
-        parts.version = Version::HTTP_11;
-        fields::prepare_response(&mut parts.headers);
-        if let Some(limit) = limit {
-            problem::remove_limit_headers(&mut parts.headers);
-            limit.apply(&mut parts.headers);
-        }
-        parts.headers.insert(fields::X_REQUEST_ID, problem::request_id(&id));
-        let timeout = upstream.config.body_timeout;
-        let body = UpstreamBody::new(incoming, timeout);
-        Ok(Response::from_parts(parts, Source::Upstream(Box::new(body), id)))
+    pub(super) async fn send(self) -> Result<Forwarded, Failure> {
+        let Self { request, upstream, upgrade, trailers, limit, mechanism: _, clock, id } = self;
+        let answer = send::send(&upstream, request, upgrade.as_deref(), &clock).await;
+        let answer = match answer.map_err(|error| failure(&error))? {
+            Answer::Response(response) => {
+                let announced = trailers::announced(response.headers()).filter(|_| trailers);
+                let mut response = *response;
+                fields::prepare_response(response.headers_mut());
+                if let Some(announced) = announced {
+                    response.headers_mut().insert(TRAILER, announced);
+                }
+                if response.status() == StatusCode::NO_CONTENT {
+                    // It has no body, so nothing to say how long that is (RFC 9110 §8.6).
+                    response.headers_mut().remove(CONTENT_LENGTH);
+                }
+                Forwarded::Response(response.map(|mut body| {
+                    if trailers {
+                        body.pass_trailers();
+                    }
+                    Source::Upstream(Box::new(body), id)
+                }))
+            }
+            Answer::Upgraded(response, upgraded) => {
+                let mut response = *response;
+                fields::prepare_response(response.headers_mut());
+                let token = upgrade.as_deref().unwrap_or_default();
+                response.headers_mut().insert(UPGRADE, fields::owned(token.to_owned()));
+                let option = HeaderValue::from_static("upgrade");
+                response.headers_mut().insert(CONNECTION, option);
+                Forwarded::Upgraded(response.map(|()| Source::Whole(bytes::Bytes::new())), upgraded)
+            }
+        };
+        Ok(match answer {
+            Forwarded::Response(response) => Forwarded::Response(marked(response, limit, &id)),
+            Forwarded::Upgraded(response, upgraded) => {
+                Forwarded::Upgraded(marked(response, limit, &id), upgraded)
+            }
+        })
     }
 }
 
-/// The target as it was received, at the upstream.
-fn upstream_uri(upstream: &Upstream, target: Uri) -> Result<Uri, Failure> {
-    let mut parts = target.into_parts();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(upstream.authority());
-    let path = parts.path_and_query.take();
-    parts.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
-    Uri::from_parts(parts).map_err(|error| {
-        Failure::new(Code::Internal, "The request cannot be forwarded.", error.to_string())
-    })
+/// What a request's fields say about this one hop.
+struct Way {
+    upgrade: Option<Box<str>>,
+    trailers_taken: bool,
+    trailers_announced: Option<HeaderValue>,
+    http2: bool,
 }
 
-/// Waits for the head of the response, at most `bound` from the start (the wait for a connection
-/// included), or from the last progress of the request's body.
-async fn await_head(
-    upstream: &Upstream,
-    request: Request<RequestBody>,
-    watch: Option<&BodyWatch>,
-    bound: Duration,
-) -> Result<Response<Incoming>, Failure> {
-    let mut response = pin!(upstream.client.request(request));
-    let mut frames = 0;
-    loop {
-        match tokio::time::timeout(bound, response.as_mut()).await {
-            Ok(Ok(response)) => return Ok(response),
-            Ok(Err(error)) => return Err(failure(&error, watch)),
-            Err(_) => {
-                let now = watch.map_or(0, BodyWatch::frames);
-                if now == frames {
-                    let reason = format!("no response within {} ms", bound.as_millis());
-                    let detail = "The service behind this route did not answer in time.";
-                    return Err(Failure::new(Code::UpstreamTimeout, detail, reason));
-                }
-                frames = now;
+impl Way {
+    fn write(&self, request: &mut Request<RequestBody>) {
+        if let Some(announced) = &self.trailers_announced {
+            request.headers_mut().insert(TRAILER, announced.clone());
+        }
+        // HTTP/2 carries trailers without a word; HTTP/1.1 only those that were announced.
+        if self.trailers_announced.is_some() || self.http2 {
+            request.body_mut().pass_trailers();
+        }
+        let headers = request.headers_mut();
+        if self.trailers_taken {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            if !self.http2 {
+                headers.append(CONNECTION, HeaderValue::from_static("te"));
             }
         }
-    }
-}
-
-fn failure(error: &legacy::Error, watch: Option<&BodyWatch>) -> Failure {
-    if let Some(fault) = watch.and_then(BodyWatch::fault) {
-        return Failure::new(fault.code(), fault.detail(), fault.to_string());
-    }
-    let reason = log::chain(error);
-    if !error.is_connect() {
-        let detail = "The service behind this route broke off without an answer.";
-        return Failure::new(Code::UpstreamError, detail, reason);
-    }
-    if is_timeout(error) {
-        let detail = "The service behind this route did not accept a connection in time.";
-        return Failure::new(Code::UpstreamTimeout, detail, reason);
-    }
-    let detail = "The service behind this route cannot be reached.";
-    Failure::new(Code::UpstreamUnreachable, detail, reason)
-}
-
-fn is_timeout(error: &legacy::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
-            return true;
+        if let Some(token) = &self.upgrade {
+            headers.insert(UPGRADE, fields::owned(token.to_string()));
+            headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
         }
-        cause = error.source();
     }
-    false
+}
+
+/// What latchkey says on every response of an upstream.
+fn marked(
+    mut response: Response<Source>,
+    limit: Option<LimitHeaders>,
+    id: &RequestId,
+) -> Response<Source> {
+    *response.version_mut() = Version::HTTP_11;
+    if let Some(limit) = limit {
+        problem::remove_limit_headers(response.headers_mut());
+        limit.apply(response.headers_mut());
+    }
+    response.headers_mut().insert(fields::X_REQUEST_ID, problem::request_id(id));
+    response
+}
+
+/// The path and query as they were received.
+fn origin_form(target: Uri) -> Uri {
+    let path = target.into_parts().path_and_query;
+    path.unwrap_or(PathAndQuery::from_static("/")).into()
+}
+
+fn too_large() -> Failure {
+    let fault = BodyFault::TooLarge;
+    Failure::new(fault.code(), fault.detail(), fault.to_string())
+}
+
+fn failure(error: &SendError) -> Failure {
+    let (cause, reason) = match error {
+        SendError::Body(fault) => {
+            return Failure::new(fault.code(), fault.detail(), fault.to_string());
+        }
+        SendError::Upstream(cause, reason) => (*cause, reason),
+    };
+    let (code, detail) = match cause {
+        UpstreamCause::Connect | UpstreamCause::Tls => {
+            (Code::UpstreamUnreachable, "The service behind this route cannot be reached.")
+        }
+        UpstreamCause::ConnectTimeout => (
+            Code::UpstreamTimeout,
+            "The service behind this route did not accept a connection in time.",
+        ),
+        UpstreamCause::Timeout | UpstreamCause::BodyTimeout => {
+            (Code::UpstreamTimeout, "The service behind this route did not answer in time.")
+        }
+        UpstreamCause::BrokenOff | UpstreamCause::Body => {
+            (Code::UpstreamError, "The service behind this route broke off without an answer.")
+        }
+        UpstreamCause::Malformed => {
+            (Code::UpstreamError, "The service behind this route gave an answer that is none.")
+        }
+    };
+    Failure::new(code, detail, reason.as_str())
 }

@@ -14,6 +14,10 @@ pub(super) fn check(parts: &request::Parts, is_tls: bool) -> Result<(), &'static
     if parts.method == Method::CONNECT {
         return Err("CONNECT is not supported: this is no forward proxy");
     }
+    if parts.method == Method::TRACE {
+        // It would be sent back what the upstream alone is told (RFC 9110 §9.3.8).
+        return Err("TRACE is not supported: its answer would repeat what only upstreams see");
+    }
     let host = host(&parts.headers, parts.version)?;
     target(&parts.uri, host, is_tls)
 }

@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 
 use self::account::Account;
 use self::calling::caller;
-use self::forward::Forward;
+use self::forward::{Forward, Forwarded};
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
 use super::client_body::ClientBody;
@@ -128,9 +128,9 @@ impl Exchange<'_> {
                 let answer = forward.send().await;
                 self.account.borrow_mut().upstream(clock.now().mono.since(sent));
                 match answer {
-                    Ok(response) => {
+                    Ok(forwarded) => {
                         self.conn.local.shared.metrics.decision(Some(mechanism), None);
-                        response
+                        self.forwarded(forwarded)
                     }
                     Err(failure) => whole(self.failed(parts, mechanism, &failure)),
                 }
@@ -143,6 +143,16 @@ impl Exchange<'_> {
                 let problem =
                     Problem::new(Code::KeysUnavailable, "The token cannot be checked now.");
                 whole(problem.into_response(&self.id))
+            }
+        }
+    }
+
+    fn forwarded(&self, forwarded: Forwarded) -> Response<Source> {
+        match forwarded {
+            Forwarded::Response(response) => response,
+            Forwarded::Upgraded(response, upgraded) => {
+                self.conn.upgrade(upgraded);
+                response
             }
         }
     }

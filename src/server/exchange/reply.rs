@@ -20,6 +20,8 @@ pub(in crate::server) struct BrokenReply;
 pub(in crate::server) struct ReplyBody {
     source: Source,
     account: Account,
+    /// It broke off, which is told one turn late.
+    broken: bool,
 }
 
 /// Where a response's body comes from.
@@ -45,7 +47,7 @@ impl ReplyBody {
         if source.is_end_stream() {
             account.whole();
         }
-        Self { source, account }
+        Self { source, account, broken: false }
     }
 }
 
@@ -59,6 +61,9 @@ impl Body for ReplyBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
         let this = &mut *self;
         this.account.asked();
+        if this.broken {
+            return Poll::Ready(Some(Err(BrokenReply)));
+        }
         let (upstream, id) = match &mut this.source {
             Source::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -68,19 +73,22 @@ impl Body for ReplyBody {
             }
             Source::Upstream(upstream, id) => (upstream, id),
         };
-        match upstream.poll_data(cx) {
+        match upstream.poll_frame(cx) {
             Poll::Ready(Some(Err(why))) => {
                 log::reply_broken(this.account.client(), id, &why);
                 this.account.broken();
-                Poll::Ready(Some(Err(BrokenReply)))
+                // Hyper drops what it has not written yet when a body fails: it writes first.
+                this.broken = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
-            Poll::Ready(Some(Ok(data))) => {
-                this.account.sent(data.len());
+            Poll::Ready(Some(Ok(frame))) => {
+                this.account.sent(frame.data_ref().map_or(0, Bytes::len));
                 // The connection does not ask again after the last of an announced length.
                 if upstream.is_end_stream() {
                     this.account.whole();
                 }
-                Poll::Ready(Some(Ok(Frame::data(data))))
+                Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
                 this.account.whole();

@@ -7,5 +7,7 @@ mod held;
 pub(super) mod listen;
 pub(super) mod proxied;
 pub mod proxy_protocol;
+pub(super) mod raw;
 mod stream;
+pub(super) mod tunnel;
 pub(super) mod wire;

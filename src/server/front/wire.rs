@@ -78,10 +78,10 @@ enum Closing {
 
 /// See the module documentation.
 pub(in crate::server) struct Wire {
-    stream: Paced,
+    pub(super) stream: Paced,
     conn: Rc<Conn>,
     bounds: Bounds,
-    buffer: Buffer,
+    pub(super) buffer: Buffer,
     phase: Phase,
     empty_lines: u8,
     /// The peer has stopped sending while a response was due.
@@ -316,6 +316,8 @@ impl Read for Wire {
         let this = self.get_mut();
         loop {
             match &mut this.phase {
+                // What the client sends after it asked for another protocol is that protocol's.
+                Phase::Head(_) if this.conn.is_upgraded() => return Poll::Pending,
                 Phase::Head(_) if this.conn.is_busy() => return this.poll_peer_gone(cx),
                 Phase::Head(_) => ready!(this.poll_head(cx))?,
                 Phase::HandOver { left, body } => {

@@ -260,7 +260,7 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
     }
 }
 
-fn is_hop_by_hop(name: &str) -> bool {
+pub(super) fn is_hop_by_hop(name: &str) -> bool {
     HOP_BY_HOP.contains(&name)
 }
 
@@ -268,7 +268,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 /// tells some frameworks another path or method than those that were decided about. Whatever is
 /// no letter or digit counts as `-`: upstreams that get fields as CGI variables read it as `_`,
 /// some only `-`, some all of it (names come in lower case).
-fn is_ours(name: &str) -> bool {
+pub(super) fn is_ours(name: &str) -> bool {
     // `forwarded` is the one without a prefix; everything else begins with `x`.
     match name.as_bytes().first() {
         Some(b'f') => return name == "forwarded",

@@ -5,3 +5,4 @@ pub mod client_address;
 pub(super) mod cors;
 pub(super) mod fields;
 pub(super) mod problem;
+pub(super) mod trailers;

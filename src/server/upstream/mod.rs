@@ -1,118 +1,173 @@
-//! Upstreams of a worker: one pooled HTTP/1.1 client each, replaced when the settings are.
+//! Upstreams of a worker: their endpoints, the connections to them, and which one gets a request.
 //!
-//! Knows connections; requests, and how long they may take, are `proxy`'s.
+//! Connections and counts of what is in flight are each worker's own, so that nothing on the way
+//! of a request is locked; how endpoints are (ejected, unhealthy) all workers know together.
+//! Knows requests as something to be sent; what is in their fields is the exchange's.
 
+mod connect;
+mod endpoint;
+mod h1;
+mod h2;
+mod health;
+mod probe;
 pub(super) mod request_body;
 pub(super) mod response_body;
+pub(super) mod send;
+mod state;
+mod stream;
+mod tls;
+pub(super) mod upgrade;
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::HeaderValue;
-use http::uri::{Authority, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
-use tower::Service;
 
-use self::request_body::RequestBody;
+use self::endpoint::Endpoint;
+use self::health::Fitness;
+use self::state::State;
+pub use self::state::UpstreamStates;
+use super::shared::{Settings, Shared};
+use crate::clock::Clock;
 use crate::config::UpstreamConfig;
 use crate::id::Name;
-use crate::server::shared::Settings;
 
 /// A protected service and this worker's connections to it.
-#[derive(Debug)]
 pub(super) struct Upstream {
-    pub(super) config: UpstreamConfig,
-    authority: Authority,
-    /// The authority as `Host`.
-    pub(super) host: HeaderValue,
-    pub(super) client: Client<Dial, RequestBody>,
+    state: Arc<State>,
+    /// Never empty.
+    endpoints: Vec<Rc<Endpoint>>,
+    random: Cell<u64>,
 }
 
 impl Upstream {
-    fn new(config: &UpstreamConfig) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(config.idle_timeout)
-            .pool_max_idle_per_host(config.idle_connections_max.get())
-            .build(Dial::new(config.connect_timeout));
-        let authority = config.endpoints.first().map(|endpoint| endpoint.authority.clone());
-        let authority = authority.unwrap_or(Authority::from_static("upstream"));
-        let host = HeaderValue::from_str(authority.as_str());
-        let host = host.unwrap_or(HeaderValue::from_static("upstream"));
-        Self { config: config.clone(), authority, host, client }
+    fn new(state: &Arc<State>, seed: u64) -> Self {
+        let endpoints = (0..state.config.endpoints.len())
+            .filter_map(|index| Endpoint::new(state, index))
+            .map(Rc::new)
+            .collect();
+        Self { state: Arc::clone(state), endpoints, random: Cell::new(seed | 1) }
     }
 
-    /// Where requests go.
-    pub(super) fn authority(&self) -> Authority {
-        self.authority.clone()
+    /// As it is configured.
+    pub(super) fn config(&self) -> &UpstreamConfig {
+        &self.state.config
+    }
+
+    /// The authority of its first endpoint, as `Host`.
+    pub(super) fn host(&self) -> HeaderValue {
+        let first = self.endpoints.first();
+        first.map_or(HeaderValue::from_static("upstream"), |endpoint| endpoint.host().clone())
+    }
+
+    /// The endpoint for a request that those at `tried` could not be connected to for: of two
+    /// that are fit, picked at random, the one with fewer requests in flight. When none is fit
+    /// all are, rather than nobody.
+    fn choose(&self, tried: &[usize], clock: &dyn Clock) -> Option<Rc<Endpoint>> {
+        if let ([only], []) = (&*self.endpoints, tried) {
+            return Some(Rc::clone(only));
+        }
+        let untried = |endpoint: &&Rc<Endpoint>| !tried.contains(&endpoint.index());
+        let fit = |endpoint: &&Rc<Endpoint>| {
+            let health = endpoint.shared().map(|shared| &shared.health);
+            health.is_some_and(|h| h.fitness(|| clock.now().mono) == Fitness::Healthy)
+        };
+        // Neither set is kept: there are few endpoints, and most often nothing to leave out.
+        let count = self.endpoints.iter().filter(untried).filter(fit).count();
+        if count > 0 {
+            return self.of_two(count, || self.endpoints.iter().filter(untried).filter(fit));
+        }
+        let count = self.endpoints.iter().filter(untried).count();
+        self.of_two(count, || self.endpoints.iter().filter(untried))
+    }
+
+    fn of_two<'a, I>(&'a self, count: usize, candidates: impl Fn() -> I) -> Option<Rc<Endpoint>>
+    where
+        I: Iterator<Item = &'a Rc<Endpoint>>,
+    {
+        let first = self.below(count);
+        let pick = |at| candidates().nth(at);
+        if count < 2 {
+            return pick(first).map(Rc::clone);
+        }
+        let second = (first + 1 + self.below(count - 1)) % count;
+        let (first, second) = (pick(first)?, pick(second)?);
+        let fewer = if second.in_flight() < first.in_flight() { second } else { first };
+        Some(Rc::clone(fewer))
+    }
+
+    /// A number below `count`; xorshift64, which is random enough to spread requests.
+    fn below(&self, count: usize) -> usize {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
+        usize::try_from((x >> 16) % count).unwrap_or_default()
     }
 }
 
 /// The upstreams of the settings in force.
-#[derive(Debug, Default)]
 pub(super) struct Upstreams {
-    settings: Option<Arc<Settings>>,
-    by_name: HashMap<Name, Rc<Upstream>>,
+    settings: RefCell<Option<Arc<Settings>>>,
+    by_name: RefCell<HashMap<Name, Rc<Upstream>>>,
+    seed: u64,
 }
 
 impl Upstreams {
-    /// The upstream `name` of `settings`. Those that new settings leave as they were keep their
-    /// connections; connections of the others end with the requests they carry.
-    pub(super) fn find(&mut self, settings: &Arc<Settings>, name: &Name) -> Option<Rc<Upstream>> {
-        if !self.settings.as_ref().is_some_and(|known| Arc::ptr_eq(known, settings)) {
-            let mut old = std::mem::take(&mut self.by_name);
-            let carry = |(name, config): (&Name, &UpstreamConfig)| {
-                let kept = old.remove(name).filter(|upstream| upstream.config == *config);
-                (name.clone(), kept.unwrap_or_else(|| Rc::new(Upstream::new(config))))
-            };
-            self.by_name = settings.upstreams.iter().map(carry).collect();
-            self.settings = Some(Arc::clone(settings));
+    /// None yet; `seed` is another for each worker.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { settings: RefCell::default(), by_name: RefCell::default(), seed }
+    }
+
+    /// The upstream `name` of `settings`.
+    pub(super) fn find(
+        &self,
+        shared: &Shared,
+        settings: &Arc<Settings>,
+        name: &Name,
+    ) -> Option<Rc<Upstream>> {
+        self.follow(shared, settings);
+        self.by_name.borrow().get(name).map(Rc::clone)
+    }
+
+    /// Takes over `settings`. The upstreams that they leave as they were keep their connections;
+    /// connections of the others end with the requests they carry.
+    fn follow(&self, shared: &Shared, settings: &Arc<Settings>) {
+        if self.settings.borrow().as_ref().is_some_and(|known| Arc::ptr_eq(known, settings)) {
+            return;
         }
-        self.by_name.get(name).map(Rc::clone)
-    }
-}
-
-/// Connects: name resolution and handshake together within the bound.
-#[derive(Debug, Clone)]
-pub(super) struct Dial {
-    connector: HttpConnector,
-    bound: Duration,
-}
-
-impl Dial {
-    fn new(bound: Duration) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        // So that an address that does not answer leaves time for the next.
-        connector.set_connect_timeout(Some(bound));
-        Self { connector, bound }
-    }
-}
-
-impl Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.connector.poll_ready(cx).map_err(Into::into)
+        let mut old = self.by_name.take();
+        let carry = |(name, config): (&Name, &UpstreamConfig)| {
+            let state = shared.upstreams.of(name, config, &shared.metrics);
+            let kept = old.remove(name).filter(|known| Arc::ptr_eq(&known.state, &state));
+            let upstream = kept.unwrap_or_else(|| Rc::new(Upstream::new(&state, self.seed)));
+            (name.clone(), upstream)
+        };
+        let new = settings.upstreams.iter().map(carry).collect();
+        self.by_name.replace(new);
+        self.settings.replace(Some(Arc::clone(settings)));
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let dialled = tokio::time::timeout(self.bound, self.connector.call(uri));
-        Box::pin(async move {
-            match dialled.await {
-                Ok(connected) => connected.map_err(Into::into),
-                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    /// What is to be done from time to time: new settings are taken over, connections that were
+    /// idle for too long are closed. The worker that is `first` also probes and counts endpoints,
+    /// for all of them.
+    pub(super) fn keep_up(&self, shared: &Shared, first: bool) {
+        self.follow(shared, &shared.settings.load_full());
+        let now = shared.clock.now().mono;
+        for upstream in self.by_name.borrow().values() {
+            for endpoint in &upstream.endpoints {
+                endpoint.sweep(now);
             }
-        })
+            if first {
+                upstream.state.count_endpoints(&*shared.clock);
+                if upstream.state.take_probes() {
+                    probe::start(&upstream.state);
+                }
+            }
+        }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! What is in a body is nobody's business here, and its framing was judged by the wire.
 
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::decision::denial::Code;
 use crate::server::client_body::ClientBody;
+use crate::server::message::trailers;
 
 /// Why the body of a request does not arrive whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,62 +69,80 @@ impl BodyFault {
             Self::Malformed | Self::BrokenOff => Code::BadRequest,
         }
     }
-
-    fn from_number(number: u8) -> Option<Self> {
-        [Self::TooLarge, Self::TimedOut, Self::Malformed, Self::BrokenOff]
-            .into_iter()
-            .find(|fault| *fault as u8 + 1 == number)
-    }
 }
 
 /// What has become of a request's body, for who waits for the response.
 #[derive(Debug, Default)]
 pub(in crate::server) struct BodyWatch {
-    /// A fault's number plus one.
-    fault: AtomicU8,
-    frames: AtomicU32,
+    fault: Cell<Option<BodyFault>>,
+    frames: Cell<u32>,
+    done: Cell<bool>,
 }
 
 impl BodyWatch {
     /// What broke it, if anything.
     pub(in crate::server) fn fault(&self) -> Option<BodyFault> {
-        BodyFault::from_number(self.fault.load(Ordering::Relaxed))
+        self.fault.get()
     }
 
     /// Frames passed on so far; wraps.
     pub(in crate::server) fn frames(&self) -> u32 {
-        self.frames.load(Ordering::Relaxed)
+        self.frames.get()
+    }
+
+    /// Nothing more of it is passed on.
+    pub(in crate::server) fn is_done(&self) -> bool {
+        self.done.get()
     }
 }
 
-/// The body of a request on its way to the upstream. Trailer fields end with it: they are not
-/// passed on.
+/// The body of a request on its way to the upstream.
 #[derive(Debug)]
 pub(in crate::server) struct RequestBody {
     incoming: Option<ClientBody>,
     left: u64,
-    watch: Option<Arc<BodyWatch>>,
+    /// Trailer fields are passed on; else they end with it.
+    trailers: bool,
+    watch: Option<Rc<BodyWatch>>,
 }
 
 impl RequestBody {
     /// At most `bytes_max` bytes of `incoming`.
     pub(in crate::server) fn new(incoming: Option<ClientBody>, bytes_max: u64) -> Self {
         let incoming = incoming.filter(|incoming| !incoming.is_end_stream());
-        let watch = incoming.is_some().then(Arc::default);
-        Self { incoming, left: bytes_max, watch }
+        let watch = incoming.is_some().then(Rc::default);
+        Self { incoming, left: bytes_max, trailers: false, watch }
+    }
+
+    /// No body.
+    pub(in crate::server) fn empty() -> Self {
+        Self { incoming: None, left: 0, trailers: false, watch: None }
+    }
+
+    /// Lets trailer fields pass: the client has announced them.
+    pub(in crate::server) fn pass_trailers(&mut self) {
+        self.trailers = true;
     }
 
     /// To watch it after it was sent; `None` without a body.
-    pub(in crate::server) fn watch(&self) -> Option<Arc<BodyWatch>> {
+    pub(in crate::server) fn watch(&self) -> Option<Rc<BodyWatch>> {
         self.watch.clone()
     }
 
     fn fail(&mut self, fault: BodyFault) -> BodyFault {
         self.incoming = None;
         if let Some(watch) = &self.watch {
-            watch.fault.store(fault as u8 + 1, Ordering::Relaxed);
+            watch.fault.set(Some(fault));
         }
         fault
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.done.set(true);
+        }
     }
 }
 
@@ -145,17 +164,23 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Err(self.fail(fault))));
             }
         };
-        let Ok(data) = frame.into_data() else {
-            return Poll::Ready(None);
+        let frame = match frame.into_trailers() {
+            Ok(mut fields) => {
+                trailers::keep(&mut fields);
+                let passed = self.trailers && !fields.is_empty();
+                return Poll::Ready(passed.then(|| Ok(Frame::trailers(fields))));
+            }
+            Err(frame) => frame,
         };
-        match self.left.checked_sub(data.len() as u64) {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        match self.left.checked_sub(length as u64) {
             Some(left) => self.left = left,
             None => return Poll::Ready(Some(Err(self.fail(BodyFault::TooLarge)))),
         }
         if let Some(watch) = &self.watch {
-            watch.frames.fetch_add(1, Ordering::Relaxed);
+            watch.frames.set(watch.frames.get().wrapping_add(1));
         }
-        Poll::Ready(Some(Ok(Frame::data(data))))
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
