@@ -24,10 +24,10 @@ use tracing_subscriber::{Layer as _, Registry};
 use self::queue::Queue;
 use crate::config::{LogConfig, LogFormat};
 
-/// How long the end of the process waits for who reads standard error.
-const FLUSH_BOUND: Duration = Duration::from_secs(2);
+/// How long the end of the process waits for who reads standard error to take something more.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a panic does: it may be a worker's, whose other requests wait with it.
-const PANIC_FLUSH_BOUND: Duration = Duration::from_millis(100);
+const PANIC_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Why logging is not as it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +73,7 @@ impl LogHandle {
 
 impl Drop for LogHandle {
     fn drop(&mut self) {
-        self.queue.flush(FLUSH_BOUND);
+        self.queue.flush(PATIENCE);
     }
 }
 
@@ -102,7 +102,7 @@ pub fn init(config: &LogConfig) -> Result<LogHandle, LogError> {
     // The usual hook would write to standard error itself, past the queue and the masks.
     std::panic::set_hook(Box::new(move |info| {
         tell_panic(info);
-        panicked.flush(PANIC_FLUSH_BOUND);
+        panicked.flush(PANIC_PATIENCE);
     }));
     Ok(LogHandle { levels, queue })
 }

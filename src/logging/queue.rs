@@ -89,12 +89,23 @@ impl Queue {
         }
     }
 
-    /// Waits until what was put down before is written, at most for `bound`.
-    pub(super) fn flush(&self, bound: Duration) {
+    /// Waits until what was put down before is written, as long as the reader takes something
+    /// within `patience`, again and again.
+    pub(super) fn flush(&self, patience: Duration) {
         let target = self.state.queued.load(Ordering::Acquire);
-        let written = self.state.written.lock().unwrap_or_else(PoisonError::into_inner);
-        // Either way nothing is left to do.
-        drop(self.state.progress.wait_timeout_while(written, bound, |w| *w < target));
+        let mut written = self.state.written.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let before = *written;
+            if before >= target {
+                return;
+            }
+            let waited =
+                self.state.progress.wait_timeout_while(written, patience, |w| *w == before);
+            written = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if *written == before {
+                return;
+            }
+        }
     }
 }
 
