@@ -23,6 +23,7 @@ mod front_cors;
 mod front_framing;
 mod front_logs;
 mod front_metrics;
+mod front_upstream;
 mod naive;
 mod proxies;
 mod secrecy;

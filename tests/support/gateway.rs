@@ -101,7 +101,14 @@ impl Site {
 
     /// Starts the server and waits until it serves.
     pub(crate) fn start(&self) -> Gateway {
-        Gateway::start(self)
+        self.start_with(&[])
+    }
+
+    /// The same, with more environment variables.
+    pub(crate) fn start_with(&self, environment: &[(&str, &str)]) -> Gateway {
+        let mut command = self.command(&["serve"]);
+        command.envs(environment.iter().copied());
+        Gateway::start(self, command)
     }
 }
 
@@ -123,8 +130,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    fn start(site: &Site) -> Self {
-        let mut command = site.command(&["serve"]);
+    fn start(site: &Site, mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -4,6 +4,7 @@ pub(crate) mod browser;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod idp;
+pub(crate) mod script;
 pub(crate) mod secrets;
 pub(crate) mod upstream;
 pub(crate) mod world;
