@@ -1,9 +1,9 @@
 //! What Prometheus is told: counters, gauges and histograms, and their text form.
 //!
 //! Every label value is one of a closed set: an enum, or a name from the configuration (policies
-//! and issuers, announced by [`Metrics::configure`]; upstreams). No shop, key, path or address is ever one,
-//! so the number of series does not depend on what callers send. Decides nothing, reads no clock,
-//! and knows no listener.
+//! and issuers, announced by [`Metrics::configure`]; upstreams). No shop, key, path or address is
+//! ever one, so the number of series does not depend on what callers send. Decides nothing, reads
+//! no clock, and knows no listener.
 //!
 //! Each area has a file: its families, and the methods of [`Metrics`] that count them. What a
 //! request counts is a `tally`: no lock, no allocation, and no cache line that two workers write.

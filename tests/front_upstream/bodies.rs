@@ -7,7 +7,7 @@ use crate::support::gateway::{Gateway, Site};
 use crate::support::http::connect;
 use crate::support::script::Script;
 
-const LARGE: usize = 192 * 1024 * 1024;
+const LARGE: usize = 1024 * 1024 * 1024;
 const PIECE: usize = 64 * 1024;
 
 fn resident_kib(gateway: &Gateway) -> usize {
