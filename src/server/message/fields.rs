@@ -18,8 +18,8 @@
 //! | `Forwarded` | all of that |
 //!
 //! Of the others none is ever missing or empty: what does not apply is `-`, which is no shop id
-//! and no key id. Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded, so that
-//! every subject is legible in one way. `Host` names the upstream.
+//! and no key id. Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-
+//! encoded, so that every subject is legible in one way. `Host` names the upstream.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
