@@ -10,6 +10,7 @@
 
 mod bounds;
 mod build;
+mod caches;
 mod connections;
 mod decision;
 mod key_sets;
@@ -42,6 +43,7 @@ pub struct Metrics {
     registry: Registry,
     bounds: bounds::Bounds,
     build: build::Build,
+    caches: caches::Caches,
     connections: connections::Connections,
     decision: decision::Decision,
     key_sets: key_sets::KeySets,
@@ -73,6 +75,7 @@ impl Metrics {
         Ok(Self {
             bounds: bounds::Bounds::new(&set)?,
             build: build::Build::new(&set, version)?,
+            caches: caches::Caches::new(&set)?,
             connections: connections::Connections::new(&set)?,
             decision: decision::Decision::new(&set)?,
             key_sets: key_sets::KeySets::new(&set)?,
@@ -202,9 +205,9 @@ mod tests {
             ],
         );
         metrics.limited("orders");
-        assert!(!metrics.render().contains("orders"));
+        assert!(!metrics.render().contains("\"orders\""));
         metrics.configure(&names(&["search", "orders"]), &names(&["main"]));
-        assert!(!metrics.render().contains("other"));
+        assert!(!metrics.render().contains("\"other\""));
         assert_eq!(series(&metrics), before);
     }
 

@@ -126,6 +126,12 @@ impl Conn {
         !self.in_flight.get() && self.unflushed.take()
     }
 
+    /// A response cannot be completed. Where there are no streams to tell it by, the connection
+    /// must not end as if it were.
+    pub(super) fn abort(&self) {
+        self.aborted.set(self.streams.is_none());
+    }
+
     /// Whether a response could not be completed: the connection must not end as if it were.
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.get()
@@ -172,7 +178,7 @@ impl InFlight {
     /// streams, the connection.
     pub(super) fn abort(&mut self) {
         self.ending = Ending::Broken;
-        self.conn.aborted.set(self.conn.streams.is_none());
+        self.conn.abort();
     }
 }
 

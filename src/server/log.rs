@@ -11,7 +11,9 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::failure::Failure;
+use super::message::client_address::Scheme;
 use super::request_id::RequestId;
+use crate::config::Contract;
 use crate::decision::Refusal;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
@@ -111,6 +113,20 @@ pub(super) fn rejected(subject: &Subject<'_>, code: Code, reason: &str) {
         path = subject.path,
         reason,
         "request refused"
+    );
+}
+
+/// A trusted proxy asks about a request.
+pub(super) fn asked(subject: &Subject<'_>, contract: Contract, scheme: Scheme) {
+    debug!(
+        target: "latchkey::server",
+        request_id = subject.id.as_str(),
+        contract = contract.as_str(),
+        client = %subject.client,
+        scheme = scheme.as_str(),
+        method = subject.method,
+        path = subject.path,
+        "a proxy asks"
     );
 }
 

@@ -9,13 +9,15 @@
 //! |---|---|
 //! | `front` | from the socket to a request: listeners, places, the wire and its framing |
 //! | `exchange` | from a request to its response: the only room that asks the decision core |
+//! | `forward_auth` | what a proxy asks, and what it is answered |
 //! | `upstream` | connections to the protected services |
 //! | `message` | header fields and problems, as they are written |
 //!
 //! `worker` owns a thread and its `local` state, `conn` and `streams` what a connection's parts
 //! know of each other, `client_body` is a request's body, `places` what all workers have of them;
 //! `shared` is all that comes from outside of the data plane, `tls` the certificates among it. A
-//! room imports only from those below it: worker, front, exchange, upstream, message.
+//! room imports only from those below it: worker, front, exchange, `forward_auth`, upstream,
+//! message.
 //!
 //! One thread per worker, each with a current-thread runtime, a listener of its own on the shared
 //! port (`SO_REUSEPORT`) and its own pool of upstream connections, so that no request ever waits
@@ -29,6 +31,7 @@ mod client_body;
 mod conn;
 mod exchange;
 mod failure;
+mod forward_auth;
 pub mod front;
 pub mod issue;
 mod local;

@@ -18,6 +18,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_latchkey");
 /// A directory with a configuration, to start latchkey in again and again.
 pub(crate) struct Site {
     dir: TempDir,
+    listen: SocketAddr,
 }
 
 impl Site {
@@ -25,7 +26,7 @@ impl Site {
     /// free, state in the site's directory, logs as JSON.
     pub(crate) fn new(upstream: Option<&Upstream>, extra: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let site = Self { dir };
+        let site = Self { dir, listen: SocketAddr::from(([127, 0, 0, 1], 0)) };
         site.configure(upstream, extra);
         site
     }
@@ -66,7 +67,7 @@ impl Site {
         command
             .args(args)
             .env_clear()
-            .env("LATCHKEY_SERVER__LISTEN", "127.0.0.1:0")
+            .env("LATCHKEY_SERVER__LISTEN", self.listen.to_string())
             .env("LATCHKEY_SERVER__WORKERS", "2")
             .env("LATCHKEY_ADMIN__LISTEN", "127.0.0.1:0")
             .env("LATCHKEY_STORE__PATH", self.database())
@@ -91,6 +92,11 @@ impl Site {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "latchkey {args:?}: {}\n{stderr}", output.status);
         String::from_utf8(output.stdout).expect("UTF-8 on stdout")
+    }
+
+    /// From now on the data listener is at `address`, which others know.
+    pub(crate) fn listen_at(&mut self, address: SocketAddr) {
+        self.listen = address;
     }
 
     /// Starts the server and waits until it serves.

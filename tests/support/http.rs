@@ -76,6 +76,12 @@ impl Request {
         self
     }
 
+    /// Takes a field away again.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+        self
+    }
+
     pub(crate) fn key(self, secret: &str) -> Self {
         self.header("X-Shop-API-Key", secret)
     }
@@ -95,6 +101,10 @@ impl Request {
 
     pub(crate) fn json(self, value: &Value) -> Self {
         self.header("Content-Type", "application/json").body(value.to_string())
+    }
+
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == "HEAD"
     }
 
     pub(crate) fn bytes(&self, host: &str) -> Vec<u8> {

@@ -17,6 +17,8 @@ pub(crate) enum Behaviour {
     CutBody,
     /// Reads and never answers.
     Silent,
+    /// Answers with more than all buffers on the way hold, for as long as somebody takes it.
+    Flood,
 }
 
 /// A request as it arrived.
@@ -96,11 +98,12 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, log: &Mutex<Vec<Received>>
     let mut pending = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut pending) {
         let echo = request.head.clone();
+        let body = if echo.starts_with("HEAD ") { "" } else { &echo };
         log.lock().expect("no panic under the lock").push(request);
         let answer = match behaviour {
             Behaviour::Echo => format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-RateLimit-Limit: upstream\r\n\
-                 Content-Length: {}\r\n\r\n{echo}",
+                 Content-Length: {}\r\n\r\n{body}",
                 echo.len()
             ),
             Behaviour::Fields(lines) => {
@@ -113,6 +116,13 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, log: &Mutex<Vec<Received>>
                 return;
             }
             Behaviour::Silent => continue,
+            Behaviour::Flood => {
+                let mut piece = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_vec();
+                while stream.write_all(&piece).is_ok() {
+                    piece = vec![b'x'; 64 * 1024];
+                }
+                return;
+            }
         };
         if stream.write_all(answer.as_bytes()).is_err() {
             return;

@@ -93,6 +93,14 @@ impl Account {
         }
     }
 
+    /// A proxy asked, about the request in `parts`.
+    pub(super) fn about(&mut self, parts: &request::Parts) {
+        if let Some(record) = &mut self.record {
+            record.method = parts.method.clone();
+            record.path = parts.uri.path().into();
+        }
+    }
+
     /// The client address.
     pub(super) fn client(&self) -> IpAddr {
         self.client

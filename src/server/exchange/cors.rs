@@ -11,6 +11,7 @@ use http::{Response, request};
 use super::Exchange;
 use crate::decision::Facts as _;
 use crate::decision::cors::{Sharing, is_preflight, preflight, sharing};
+use crate::server::forward_auth::RESERVED;
 use crate::server::log;
 use crate::server::message::cors::{CorsFields, vary_by_preflight};
 use crate::server::message::problem::Problem;
@@ -32,7 +33,8 @@ impl Exchange<'_> {
     /// Who may read the response to this request. A preflight's is for the browser alone.
     pub(super) fn reader(&self, parts: &request::Parts) -> Reader {
         let view = self.view(parts);
-        if is_preflight(&view) {
+        // What a proxy asks about is known only once its question was read.
+        if is_preflight(&view) || view.path.starts_with(RESERVED) {
             return Reader { sharing: Sharing::Unshared, origin: None };
         }
         let snapshot = self.conn.local.shared.snapshot.load();

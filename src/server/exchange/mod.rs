@@ -4,7 +4,9 @@
 //! is the decision core's to say, and how its bytes travel is the front's and the upstream's.
 
 mod account;
+mod ask;
 mod assertion;
+mod calling;
 mod cors;
 mod forward;
 mod h2;
@@ -18,24 +20,24 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, FORWARDED, HeaderMap, HeaderValue};
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 
 use self::account::Account;
+use self::calling::caller;
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
 use super::client_body::ClientBody;
 use super::conn::Conn;
 use super::failure::Failure;
+use super::forward_auth::RESERVED;
 use super::log::{self, Subject};
 use super::message::client_address::Caller;
-use super::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::clock::Now;
-use crate::config::ForwardingHeader;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
@@ -45,6 +47,7 @@ use crate::decision::{
 };
 use crate::id::Name;
 use crate::metrics::Bound;
+use crate::snapshot::Snapshot;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -64,13 +67,13 @@ pub(super) async fn handle(
         ClientBody::new(body)
     };
     let id = conn.local.ids.next();
-    let caller = caller(&conn, &parts.headers);
+    let caller = caller(&conn, &parts);
     let over = in_flight.is_over();
     let account = RefCell::new(Account::open(in_flight, id, &parts, caller.address));
     let exchange = Exchange { conn: &conn, id, account, caller };
     let reader = exchange.reader(&parts);
     let mut response = if over {
-        whole(exchange.overloaded(&parts))
+        whole(exchange.turned_away(&parts))
     } else {
         exchange.answer(&mut parts, body).await
     };
@@ -99,32 +102,15 @@ struct Exchange<'a> {
     caller: Caller,
 }
 
-/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
-fn caller(conn: &Conn, headers: &HeaderMap) -> Caller {
-    let settings = conn.local.shared.settings.load();
-    let trusted = &*settings.server.trusted_proxies;
-    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    match settings.server.forwarding_header {
-        _ if trusted.is_empty() => Caller::direct(conn.peer),
-        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
-            conn.peer,
-            trusted,
-            values(X_FORWARDED_FOR),
-            values(X_FORWARDED_PROTO),
-            values(X_FORWARDED_HOST),
-        ),
-        ForwardingHeader::Forwarded => {
-            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
-        }
-    }
-}
-
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: ClientBody) -> Response<Source> {
-        if let Some(response) = self.objection(parts) {
+        if let Some(response) = self.malformed(parts) {
             return whole(response);
         }
-        if let Some(response) = self.key_set(parts) {
+        if parts.uri.path().starts_with(RESERVED) {
+            return whole(self.reserved(parts, body).await);
+        }
+        if let Some(response) = self.too_long(parts) {
             return whole(response);
         }
         if let Some(response) = self.preflight(parts) {
@@ -174,38 +160,40 @@ impl Exchange<'_> {
         Problem::new(Code::Overloaded, detail).into_response(&self.id)
     }
 
-    /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
-    fn objection(&self, parts: &mut request::Parts) -> Option<Response<Bytes>> {
-        let server = &self.conn.local.shared.settings.load().server;
-        let (code, detail) = if let Err((code, why)) = self.settle(parts, server.header_count_max) {
-            if code == Code::HeadersTooLarge {
-                self.conn.local.shared.metrics.bound_hit(Bound::HeaderCount);
-            }
-            (code, format!("The request is refused because {why}."))
+    /// What is wrong with the form of the request. Makes one of HTTP/2 look like one of HTTP/1.1.
+    fn malformed(&self, parts: &mut request::Parts) -> Option<Response<Bytes>> {
+        let shared = &self.conn.local.shared;
+        let is_tls = self.conn.is_tls();
+        let settled = if self.conn.streams().is_some() {
+            let fields_max = shared.settings.load().server.header_count_max;
+            h2::settle(parts, is_tls, fields_max)
         } else {
-            let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
-            let shared = &self.conn.local.shared;
-            let snapshot = shared.snapshot.load();
-            let route = route(&parts.method, parts.uri.path(), snapshot.policies());
-            let own = route.and_then(|route| route.body_bytes_max);
-            let max = own.unwrap_or(shared.settings.load().server.body_bytes_max);
-            if length <= max {
-                return None;
-            }
-            shared.metrics.bound_hit(Bound::BodyBytes);
-            (Code::PayloadTooLarge, format!("The body is longer than {max} bytes."))
+            Ok(())
         };
-        log::rejected(&self.subject(parts), code, &detail);
-        self.conn.local.shared.metrics.decision(None, Some(code));
-        Some(Problem::new(code, detail).into_response(&self.id))
+        let checked = settled
+            .and_then(|()| hygiene::check(parts, is_tls).map_err(|why| (Code::BadRequest, why)));
+        let (code, why) = checked.err()?;
+        if code == Code::HeadersTooLarge {
+            shared.metrics.bound_hit(Bound::HeaderCount);
+        }
+        let detail = format!("The request is refused because {why}.");
+        Some(self.reject(parts, code, &detail, &detail))
     }
 
-    /// Sees to the form of the request, whatever the version of HTTP.
-    fn settle(&self, parts: &mut request::Parts, fields_max: usize) -> Result<(), h2::Objection> {
-        if self.conn.streams().is_some() {
-            h2::settle(parts, self.conn.is_tls(), fields_max)?;
+    /// Whether the body is announced to be longer than the route takes. Costs no shop its quota.
+    fn too_long(&self, parts: &request::Parts) -> Option<Response<Bytes>> {
+        let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
+        let shared = &self.conn.local.shared;
+        let snapshot = shared.snapshot.load();
+        let route = route(&parts.method, parts.uri.path(), snapshot.policies());
+        let own = route.and_then(|route| route.body_bytes_max);
+        let max = own.unwrap_or(shared.settings.load().server.body_bytes_max);
+        if length <= max {
+            return None;
         }
-        hygiene::check(parts, self.conn.is_tls()).map_err(|why| (Code::BadRequest, why))
+        shared.metrics.bound_hit(Bound::BodyBytes);
+        let detail = format!("The body is longer than {max} bytes.");
+        Some(self.reject(parts, Code::PayloadTooLarge, &detail, &detail))
     }
 
     /// Evaluates the request and turns what borrows from the snapshot into what does not.
@@ -217,22 +205,32 @@ impl Exchange<'_> {
     ) -> Verdict {
         let shared = &self.conn.local.shared;
         let snapshot = shared.snapshot.load();
-        let facts = &**snapshot;
-        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
         let now = shared.clock.now();
-        let decision = evaluate(&self.view(parts), &context, now, round);
-        let took = shared.clock.now().mono.since(now.mono);
-        shared.metrics.decision_duration(took);
-        self.account.borrow_mut().decided(took, &decision);
-        match decision {
+        match self.evaluate(parts, &snapshot, now, round) {
             Decision::NeedsKey { issuer, .. } => Verdict::NeedsKey(issuer),
             Decision::Refuse(refusal) => Verdict::Respond(self.refuse(parts, &refusal, now)),
             Decision::Admit(admitted) => {
                 self.note(admitted.principal(), now);
-                self.count_shadow(&admitted, facts.policies());
+                self.count_shadow(&admitted, snapshot.policies());
                 self.admit(admitted, parts, body, now)
             }
         }
+    }
+
+    fn evaluate<'s>(
+        &'s self,
+        parts: &request::Parts,
+        facts: &'s Snapshot,
+        now: Now,
+        round: Round,
+    ) -> Decision<'s> {
+        let shared = &self.conn.local.shared;
+        let context = Context { facts, limits: &*shared.limiter, verified: &*shared.verified };
+        let decision = evaluate(&self.view(parts), &context, now, round);
+        let took = shared.clock.now().mono.since(now.mono);
+        shared.metrics.decision_duration(took);
+        self.account.borrow_mut().decided(took, &decision);
+        decision
     }
 
     fn admit(

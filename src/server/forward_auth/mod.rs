@@ -1,0 +1,66 @@
+//! Forward-auth: a proxy in front asks whether a request may pass, and does the forwarding itself.
+//!
+//! Every proxy asks in its own way and understands its own answers, so each has an endpoint of its
+//! own, `/.latchkey/auth/<contract>`; which proxy it is, is never guessed.
+//!
+//! | contract | how it asks | what it makes of an answer |
+//! |---|---|---|
+//! | `nginx` | `auth_request`; `X-Original-*` of our snippet | 2xx, 401, 403; of all else it makes 500 |
+//! | `traefik` | `ForwardAuth`; `X-Forwarded-*` | 2xx allows, all else goes to the client |
+//! | `caddy` | `forward_auth`; `X-Forwarded-*` | the same |
+//! | `haproxy` | our Lua action; `X-Original-*` | 200 allows, all else goes to the client |
+//! | `envoy` | `ext_authz` over HTTP; the request itself under a prefix | the same, but 5xx is a failure |
+//!
+//! [`original`] makes the request out of the question, [`answer`] the answer out of the decision.
+//! The decision itself is made as for every other request. Neither looks at who the peer is: a
+//! question is only read after the peer was found among the trusted proxies.
+
+pub(super) mod answer;
+pub(super) mod original;
+
+use crate::config::Contract;
+
+/// The path below which no request reaches a route: what stands here is latchkey's own.
+pub(super) const RESERVED: &str = "/.latchkey/";
+
+const ENDPOINTS: &str = "/.latchkey/auth/";
+
+/// The contract whose endpoint `path` is. Envoy puts the path it asks about behind its endpoint's;
+/// the others' endpoints are one path each.
+pub(super) fn endpoint(path: &str) -> Option<Contract> {
+    let rest = path.strip_prefix(ENDPOINTS)?;
+    Contract::ALL.into_iter().find(|contract| match rest.strip_prefix(contract.as_str()) {
+        Some("") => true,
+        Some(behind) => *contract == Contract::Envoy && behind.starts_with('/'),
+        None => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        for (path, contract) in [
+            ("/.latchkey/auth/nginx", Some(Contract::Nginx)),
+            ("/.latchkey/auth/traefik", Some(Contract::Traefik)),
+            ("/.latchkey/auth/caddy", Some(Contract::Caddy)),
+            ("/.latchkey/auth/haproxy", Some(Contract::HaProxy)),
+            ("/.latchkey/auth/envoy", Some(Contract::Envoy)),
+            ("/.latchkey/auth/envoy/", Some(Contract::Envoy)),
+            ("/.latchkey/auth/envoy/../x", Some(Contract::Envoy)),
+            ("/.latchkey/auth/envoyx", None),
+            ("/.latchkey/auth/nginx/", None),
+            ("/.latchkey/auth/nginx/x", None),
+            ("/.latchkey/auth/NGINX", None),
+            ("/.latchkey/auth/", None),
+            ("/.latchkey/auth", None),
+            ("/.latchkey/", None),
+            ("//.latchkey/auth/nginx", None),
+            ("/x/.latchkey/auth/nginx", None),
+        ] {
+            assert_eq!(endpoint(path), contract, "{path}");
+        }
+    }
+}
