@@ -130,10 +130,10 @@ impl Conn {
         !self.in_flight.get() && self.unflushed.take()
     }
 
-    /// The peer does not take what is written: the connection must not end as if it had. A client
-    /// of HTTP/1.0 knows a response's end by the connection's alone.
-    pub(super) fn give_up(&self) {
-        self.aborted.set(true);
+    /// A response cannot be completed. Where there are no streams to tell it by, the connection
+    /// must not end as if it were.
+    pub(super) fn abort(&self) {
+        self.aborted.set(self.streams.is_none());
     }
 
     /// The response under way is the last of HTTP on this connection.
@@ -197,7 +197,7 @@ impl InFlight {
     /// streams, the connection.
     pub(super) fn abort(&mut self) {
         self.ending = Ending::Broken;
-        self.conn.aborted.set(self.conn.streams.is_none());
+        self.conn.abort();
     }
 }
 

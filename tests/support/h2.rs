@@ -180,7 +180,7 @@ pub(crate) fn block(fields: &[(&str, &[u8])]) -> Vec<u8> {
 pub(crate) enum Seen {
     /// A response on this stream, 200 or not.
     Response(u32, bool),
-    /// RST_STREAM with its code.
+    /// `RST_STREAM` with its code.
     Reset(u32, u32),
     /// GOAWAY with its code.
     GoAway(u32),

@@ -18,6 +18,9 @@ use tempfile::TempDir;
 use super::http::{self, Request, Response};
 use super::secrets;
 
+/// How many authorities there are.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 /// An authority, and a directory for what it issues.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -37,7 +40,6 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Of two authorities with one name, a client would not say which it misses.
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("Authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");

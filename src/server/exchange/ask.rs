@@ -43,14 +43,10 @@ impl Exchange<'_> {
         parts: &mut request::Parts,
         body: ClientBody,
     ) -> Response<Bytes> {
-        let settings = self.conn.local.shared.settings.load_full();
-        if let Err((code, why)) = self.settle(parts, settings.server.header_count_max) {
-            let detail = format!("The request is refused because {why}.");
-            return self.reject(parts, code, &detail, &detail);
-        }
         if let Some(response) = self.key_set(parts) {
             return response;
         }
+        let settings = self.conn.local.shared.settings.load_full();
         let contracts = &settings.forward_auth.contracts;
         let endpoint = forward_auth::endpoint(parts.uri.path());
         let response = match endpoint.filter(|contract| contracts.contains(contract)) {
@@ -111,7 +107,7 @@ impl Exchange<'_> {
         contract: Contract,
         parts: &request::Parts,
     ) -> Result<Response<Bytes>, Response<Bytes>> {
-        if let Err(why) = hygiene::check(parts, self.conn.is_tls()) {
+        if let Err(why) = hygiene::check(parts, false) {
             let detail = format!("The request is refused because {why}.");
             return Err(self.reject(parts, Code::BadRequest, &detail, &detail));
         }
@@ -182,7 +178,7 @@ impl Exchange<'_> {
     }
 
     /// A refusal that is not the decision core's.
-    fn reject(
+    pub(super) fn reject(
         &self,
         parts: &request::Parts,
         code: Code,

@@ -104,10 +104,13 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn answer(&self, parts: &mut request::Parts, body: ClientBody) -> Response<Source> {
+        if let Some(response) = self.malformed(parts) {
+            return whole(response);
+        }
         if parts.uri.path().starts_with(RESERVED) {
             return whole(self.reserved(parts, body).await);
         }
-        if let Some(response) = self.objection(parts) {
+        if let Some(response) = self.too_long(parts) {
             return whole(response);
         }
         if let Some(response) = self.preflight(parts) {
@@ -167,38 +170,40 @@ impl Exchange<'_> {
         Problem::new(Code::Overloaded, detail).into_response(&self.id)
     }
 
-    /// What is wrong with the request before anybody decides about it. Costs no shop its quota.
-    fn objection(&self, parts: &mut request::Parts) -> Option<Response<Bytes>> {
-        let server = &self.conn.local.shared.settings.load().server;
-        let (code, detail) = if let Err((code, why)) = self.settle(parts, server.header_count_max) {
-            if code == Code::HeadersTooLarge {
-                self.conn.local.shared.metrics.bound_hit(Bound::HeaderCount);
-            }
-            (code, format!("The request is refused because {why}."))
+    /// What is wrong with the form of the request. Makes one of HTTP/2 look like one of HTTP/1.1.
+    fn malformed(&self, parts: &mut request::Parts) -> Option<Response<Bytes>> {
+        let shared = &self.conn.local.shared;
+        let is_tls = self.conn.is_tls();
+        let settled = if self.conn.streams().is_some() {
+            let fields_max = shared.settings.load().server.header_count_max;
+            h2::settle(parts, is_tls, fields_max)
         } else {
-            let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
-            let shared = &self.conn.local.shared;
-            let snapshot = shared.snapshot.load();
-            let route = route(&parts.method, parts.uri.path(), snapshot.policies());
-            let own = route.and_then(|route| route.body_bytes_max);
-            let max = own.unwrap_or(shared.settings.load().server.body_bytes_max);
-            if length <= max {
-                return None;
-            }
-            shared.metrics.bound_hit(Bound::BodyBytes);
-            (Code::PayloadTooLarge, format!("The body is longer than {max} bytes."))
+            Ok(())
         };
-        log::rejected(&self.subject(parts), code, &detail);
-        self.conn.local.shared.metrics.decision(None, Some(code));
-        Some(Problem::new(code, detail).into_response(&self.id))
+        let checked = settled
+            .and_then(|()| hygiene::check(parts, is_tls).map_err(|why| (Code::BadRequest, why)));
+        let (code, why) = checked.err()?;
+        if code == Code::HeadersTooLarge {
+            shared.metrics.bound_hit(Bound::HeaderCount);
+        }
+        let detail = format!("The request is refused because {why}.");
+        Some(self.reject(parts, code, &detail, &detail))
     }
 
-    /// Sees to the form of the request, whatever the version of HTTP.
-    fn settle(&self, parts: &mut request::Parts, fields_max: usize) -> Result<(), h2::Objection> {
-        if self.conn.streams().is_some() {
-            h2::settle(parts, self.conn.is_tls(), fields_max)?;
+    /// Whether the body is announced to be longer than the route takes. Costs no shop its quota.
+    fn too_long(&self, parts: &request::Parts) -> Option<Response<Bytes>> {
+        let length = hygiene::announced_length(&parts.headers).filter(|length| *length > 0)?;
+        let shared = &self.conn.local.shared;
+        let snapshot = shared.snapshot.load();
+        let route = route(&parts.method, parts.uri.path(), snapshot.policies());
+        let own = route.and_then(|route| route.body_bytes_max);
+        let max = own.unwrap_or(shared.settings.load().server.body_bytes_max);
+        if length <= max {
+            return None;
         }
-        hygiene::check(parts, self.conn.is_tls()).map_err(|why| (Code::BadRequest, why))
+        shared.metrics.bound_hit(Bound::BodyBytes);
+        let detail = format!("The body is longer than {max} bytes.");
+        Some(self.reject(parts, Code::PayloadTooLarge, &detail, &detail))
     }
 
     /// Evaluates the request and turns what borrows from the snapshot into what does not.

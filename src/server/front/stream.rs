@@ -122,7 +122,8 @@ impl Paced {
             Poll::Pending => {
                 ready!(self.timer.poll(cx, Wait::Write, self.bound));
                 self.conn.local.shared.metrics.bound_hit(Bound::BodyTimeout);
-                self.conn.give_up();
+                // A client of HTTP/1.0 knows a response's end by the connection's alone.
+                self.conn.abort();
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
