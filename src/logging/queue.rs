@@ -5,6 +5,7 @@
 //! are dropped, counted, and said in one line when there is room again. What lines say is not
 //! known here, except that no secret may be in them.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -21,6 +22,11 @@ const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const BATCH_BYTES: usize = 32 * 1024;
 /// The wait before a descriptor that does not block is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+
+thread_local! {
+    /// What the writing thread itself logs: it does not wait in the queue that it empties.
+    static OWN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
 
 /// Where lines are put down; the copies share one queue.
 #[derive(Debug, Clone)]
@@ -68,6 +74,10 @@ impl Queue {
 
     /// Puts a line down, or drops it; never waits.
     fn put(&self, line: &[u8]) {
+        let own = OWN.with_borrow_mut(|own| own.as_mut().map(|own| own.extend_from_slice(line)));
+        if own.is_some() {
+            return;
+        }
         let state = &self.state;
         let waiting = state.bytes.fetch_add(line.len(), Ordering::Relaxed);
         let fits = waiting.saturating_add(line.len()) <= QUEUE_BYTES_MAX;
@@ -126,17 +136,10 @@ impl<W: Write, T: Fn(u64)> Writer<W, T> {
     /// Writes until nobody can log any more.
     fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH_BYTES);
+        let mut next = None;
         let mut since_told = 0;
-        while let Ok(first) = self.receiver.recv() {
-            let mut next = Some(first);
-            let mut lines = 0;
-            while let Some(line) = next {
-                self.state.bytes.fetch_sub(line.len(), Ordering::Relaxed);
-                batch.extend_from_slice(&redact(&line));
-                lines += 1;
-                next = if batch.len() < BATCH_BYTES { self.receiver.try_recv().ok() } else { None };
-            }
-            let is_empty = batch.len() < BATCH_BYTES;
+        while let Some(line) = next.take().or_else(|| self.receiver.recv().ok()) {
+            let lines = self.gather(line, &mut batch);
             if write_all(&mut self.sink, &batch).is_err() {
                 // The reader is gone: what it did not get is lost, and it may be replaced.
                 self.state.dropped.fetch_add(lines, Ordering::Relaxed);
@@ -144,8 +147,10 @@ impl<W: Write, T: Fn(u64)> Writer<W, T> {
             batch.clear();
             batch.shrink_to(4 * BATCH_BYTES);
             since_told += lines;
+            next = self.receiver.try_recv().ok();
             // When all that waited is out; or, while there is always more, once for every queue.
-            if is_empty || since_told > self.lines_max as u64 {
+            // Who drops a line later fills the queue first, so this is come by again.
+            if next.is_none() || since_told > self.lines_max as u64 {
                 self.tell();
                 since_told = 0;
             }
@@ -156,11 +161,29 @@ impl<W: Write, T: Fn(u64)> Writer<W, T> {
         }
     }
 
+    /// Puts `line`, and as many of those that wait as fit, into `batch`; returns how many.
+    fn gather(&self, line: Vec<u8>, batch: &mut Vec<u8>) -> u64 {
+        let mut lines = 0;
+        let mut next = Some(line);
+        while let Some(line) = next {
+            self.state.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+            batch.extend_from_slice(&redact(&line));
+            lines += 1;
+            next = if batch.len() < BATCH_BYTES { self.receiver.try_recv().ok() } else { None };
+        }
+        lines
+    }
+
     /// Says how many lines were dropped since it was said last.
     fn tell(&mut self) {
         let dropped = self.state.dropped.load(Ordering::Relaxed);
-        if dropped > self.told {
-            (self.tell)(dropped - self.told);
+        if dropped == self.told {
+            return;
+        }
+        OWN.set(Some(Vec::new()));
+        (self.tell)(dropped - self.told);
+        let said = OWN.take().unwrap_or_default();
+        if write_all(&mut self.sink, &redact(&said)).is_ok() {
             self.told = dropped;
         }
     }
@@ -261,6 +284,31 @@ mod tests {
         bench.queue.flush(LONG);
         assert_eq!(*bench.told.lock().unwrap(), [6]);
         assert_eq!(bench.dropped(), 6);
+    }
+
+    #[test]
+    fn what_it_says_of_lines_it_dropped_is_not_dropped_itself() {
+        let (go, word) = mpsc::sync_channel(64);
+        let (begin, begun) = mpsc::sync_channel(64);
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let sink = Slow { go: word, out: Arc::clone(&out), begun: begin };
+        let itself: Arc<Mutex<Option<Queue>>> = Arc::default();
+        let tell = Arc::clone(&itself);
+        let queue = Queue::start(1, sink, move |n| {
+            let queue = tell.lock().unwrap().clone().unwrap();
+            // As tracing does; the queue is as full as it can be.
+            while queue.sender.try_send(b"more\n".to_vec()).is_ok() {}
+            Line(&queue).write_all(format!("{n} dropped\n").as_bytes()).unwrap();
+        });
+        let queue = queue.unwrap();
+        *itself.lock().unwrap() = Some(queue.clone());
+        queue.put(b"first\n");
+        begun.recv().unwrap();
+        (0..3).for_each(|_| queue.put(b"line\n"));
+        drop(go);
+        queue.flush(LONG);
+        let text = String::from_utf8(out.lock().unwrap().clone()).unwrap();
+        assert!(text.starts_with("first\nline\n2 dropped\n"), "{text}");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod bounds;
 mod build;
+mod caches;
 mod connections;
 mod decision;
 mod key_sets;
@@ -40,6 +41,7 @@ pub struct Metrics {
     registry: Registry,
     bounds: bounds::Bounds,
     build: build::Build,
+    caches: caches::Caches,
     connections: connections::Connections,
     decision: decision::Decision,
     key_sets: key_sets::KeySets,
@@ -70,6 +72,7 @@ impl Metrics {
         Ok(Self {
             bounds: bounds::Bounds::new(&set)?,
             build: build::Build::new(&set, version)?,
+            caches: caches::Caches::new(&set)?,
             connections: connections::Connections::new(&set)?,
             decision: decision::Decision::new(&set)?,
             key_sets: key_sets::KeySets::new(&set)?,
@@ -198,9 +201,9 @@ mod tests {
             ],
         );
         metrics.limited("orders");
-        assert!(!metrics.render().contains("orders"));
+        assert!(!metrics.render().contains("\"orders\""));
         metrics.configure(&names(&["search", "orders"]), &names(&["main"]));
-        assert!(!metrics.render().contains("other"));
+        assert!(!metrics.render().contains("\"other\""));
         assert_eq!(series(&metrics), before);
     }
 

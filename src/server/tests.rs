@@ -575,6 +575,7 @@ fn bounds_of_a_request() {
 fn clients_that_dawdle() {
     let upstream = Upstream::answering(OK);
     let gateway = Gateway::with(upstream.address, |server, _| {
+        server.first_byte_timeout = SHORT;
         server.head_timeout = SHORT;
         server.idle_timeout = SHORT;
         server.body_timeout = SHORT;

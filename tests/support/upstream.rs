@@ -17,6 +17,8 @@ pub(crate) enum Behaviour {
     CutBody,
     /// Reads and never answers.
     Silent,
+    /// Answers with more than all buffers on the way hold, for as long as somebody takes it.
+    Flood,
 }
 
 /// A request as it arrived.
@@ -114,6 +116,13 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, log: &Mutex<Vec<Received>>
                 return;
             }
             Behaviour::Silent => continue,
+            Behaviour::Flood => {
+                let mut piece = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_vec();
+                while stream.write_all(&piece).is_ok() {
+                    piece = vec![b'x'; 64 * 1024];
+                }
+                return;
+            }
         };
         if stream.write_all(answer.as_bytes()).is_err() {
             return;

@@ -68,6 +68,7 @@ pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Response {
         let now = node.now();
         let live = node.limiter.occupancy(now.mono);
         node.metrics.limiter(node.limiter.capacity(), live, node.limiter.overflowed());
+        node.metrics.verified_tokens(node.verified.len(), node.verified.evicted());
         for issuer in issuers::all(&node) {
             let age = issuer.fetched_at.map(|at| now.unix.since(at));
             node.metrics.jwks(issuer.name.as_str(), age, issuer.keys);

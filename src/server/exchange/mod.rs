@@ -6,6 +6,7 @@
 mod account;
 mod ask;
 mod assertion;
+mod calling;
 mod cors;
 mod forward;
 mod hygiene;
@@ -18,11 +19,11 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{FORWARDED, HeaderValue};
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 
 use self::account::Account;
+use self::calling::caller;
 use self::forward::Forward;
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
@@ -31,11 +32,9 @@ use super::failure::Failure;
 use super::forward_auth::RESERVED;
 use super::log::{self, Subject};
 use super::message::client_address::Caller;
-use super::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::clock::Now;
-use crate::config::ForwardingHeader;
 use crate::decision::denial::Code;
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::{Mechanism, Principal};
@@ -88,29 +87,6 @@ struct Exchange<'a> {
     id: RequestId,
     account: RefCell<Account>,
     caller: Caller,
-}
-
-/// Who is calling. A trusted proxy may send the requests of many callers over one connection.
-fn caller(conn: &Conn, parts: &request::Parts) -> Caller {
-    let settings = conn.local.shared.settings.load();
-    let trusted = &*settings.server.trusted_proxies;
-    let values = |name| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let configured = settings.server.forwarding_header;
-    // In what a proxy asks, the contract says where the address is, not the configuration.
-    let asks = parts.uri.path().starts_with(RESERVED);
-    match if asks { ForwardingHeader::XForwardedFor } else { configured } {
-        _ if trusted.is_empty() => Caller::direct(conn.peer),
-        ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(
-            conn.peer,
-            trusted,
-            values(X_FORWARDED_FOR),
-            values(X_FORWARDED_PROTO),
-            values(X_FORWARDED_HOST),
-        ),
-        ForwardingHeader::Forwarded => {
-            Caller::from_forwarded(conn.peer, trusted, values(FORWARDED))
-        }
-    }
 }
 
 impl Exchange<'_> {

@@ -8,9 +8,9 @@
 //!
 //! Its timeouts: nothing arrives at first, or between two requests → closed silently; a head not
 //! complete in time → 408; no progress of a body, or a request not complete in time → an error
-//! that ends it; no progress of the peer taking what is written → the connection is given up. Before it closes a connection on which the peer may
-//! still be sending, it reads on for a moment: otherwise the kernel would answer with a reset,
-//! which may overtake the response.
+//! that ends it; no progress of the peer taking what is written → the connection is given up.
+//! Before it closes a connection on which the peer may still be sending, it reads on for a moment:
+//! otherwise the kernel would answer with a reset, which may overtake the response.
 
 use std::borrow::Cow;
 use std::io::{self, IoSlice};
@@ -295,6 +295,8 @@ impl Wire {
             Poll::Pending => {
                 ready!(self.write_timer.poll(cx, Wait::Write, self.bounds.body_timeout));
                 self.hit(Bound::BodyTimeout);
+                // A client of HTTP/1.0 knows a response's end by the connection's alone.
+                self.conn.abort();
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }

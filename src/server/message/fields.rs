@@ -13,13 +13,12 @@
 //! | `X-Auth-Assertion` | a signed statement of all that, where assertions are on |
 //! | `X-Request-Id` | the request's name in responses and logs |
 //! | `X-Forwarded-For` | the client address, then the trusted proxies it came through |
-//! | `X-Forwarded-Host`, `-Proto` | what the caller asked for, if a trusted proxy says so; else \
-//!   `Host` and the connection's scheme |
+//! | `X-Forwarded-Host`, `-Proto` | by a trusted proxy's word; else by `Host` and connection |
 //! | `Forwarded` | all of that |
 //!
-//! Of the others none is ever missing or empty: what does not apply is `-`, which is no shop id and no key id.
-//! Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded, so that
-//! every subject is legible in one way. `Host` names the upstream.
+//! Of the others none is ever missing or empty: what does not apply is `-`, which is no shop id and
+//! no key id. Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded,
+//! so that every subject is legible in one way. `Host` names the upstream.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
