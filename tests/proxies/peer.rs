@@ -178,8 +178,8 @@ impl Shipped<'_> {
             .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
             .concat();
         let main = format!(
-            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr info;\nevents {{}}\n\
-             http {{\naccess_log off;\n{temporary}include {};\n}}\n",
+            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr info;\n\
+             events {{}}\nhttp {{\naccess_log off;\n{temporary}include {};\n}}\n",
             snippet.display()
         );
         let path = self.dir.join("main.conf");

@@ -22,10 +22,15 @@ struct Asked {
 
 /// A gateway that trusts 127.0.0.1, which is where the test connects from.
 fn asked(contracts: &[&str], extra: &str) -> Asked {
+    asked_of("", contracts, extra)
+}
+
+/// The same, with more to say in `[server]`.
+fn asked_of(server: &str, contracts: &[&str], extra: &str) -> Asked {
     let site = Site::new(
         None,
         &format!(
-            "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n\
+            "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n{server}\n\
              [forward_auth]\ncontracts = {contracts:?}\n{extra}"
         ),
     );
@@ -192,7 +197,8 @@ fn an_unreadable_question_is_a_no_that_names_the_missing_line_in_the_log() {
 
 #[test]
 fn the_client_address_is_the_one_behind_the_trusted_proxies() {
-    let w = asked(&["caddy"], "");
+    // Where direct callers' addresses stand makes no difference to a contract.
+    let w = asked_of("forwarding_header = \"forwarded\"", &["caddy"], "");
     let networks = json!({"networks": ["198.51.100.0/24"]});
     let (_, key) = w.gateway.key("demo", &networks);
     for (chain, status) in [
@@ -204,7 +210,8 @@ fn the_client_address_is_the_one_behind_the_trusted_proxies() {
         ("198.51.100.7, 127.0.0.1", 200),
     ] {
         let asked = question("caddy", "GET", OWN).without("X-Forwarded-For");
-        let answer = w.gateway.send(&asked.header("X-Forwarded-For", chain).key(&key));
+        let asked = asked.header("X-Forwarded-For", chain).header("Forwarded", "for=192.0.2.1");
+        let answer = w.gateway.send(&asked.key(&key));
         assert_eq!(answer.status, status, "{chain}");
     }
 }

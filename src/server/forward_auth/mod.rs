@@ -3,13 +3,13 @@
 //! Every proxy asks in its own way and understands its own answers, so each has an endpoint of its
 //! own, `/.latchkey/auth/<contract>`; which proxy it is, is never guessed.
 //!
-//! | contract | how it asks | what it makes of an answer |
+//! | contract | it asks by | of an answer it makes |
 //! |---|---|---|
-//! | `nginx` | `auth_request`; `X-Original-*` of our snippet | 2xx, 401, 403; of all else it makes 500 |
+//! | `nginx` | `auth_request`; `X-Original-*` | 2xx, 401, 403 what they say; of all else 500 |
 //! | `traefik` | `ForwardAuth`; `X-Forwarded-*` | 2xx allows, all else goes to the client |
 //! | `caddy` | `forward_auth`; `X-Forwarded-*` | the same |
 //! | `haproxy` | our Lua action; `X-Original-*` | 200 allows, all else goes to the client |
-//! | `envoy` | `ext_authz` over HTTP; the request itself under a prefix | the same, but 5xx is a failure |
+//! | `envoy` | `ext_authz`; the request under a prefix | the same, but 5xx is a failure |
 //!
 //! [`original`] makes the request out of the question, [`answer`] the answer out of the decision.
 //! The decision itself is made as for every other request. Neither looks at who the peer is: a
