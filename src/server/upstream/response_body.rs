@@ -174,7 +174,7 @@ impl UpstreamBody {
         if let Some(mut h1) = self.driven.take()
             && h1.has_finished()
         {
-            self.in_flight.endpoint().rest(*h1, self.clock.now().mono);
+            self.in_flight.endpoint().rest(h1, self.clock.now().mono);
         }
     }
 }

@@ -320,7 +320,7 @@ impl Attempt<'_> {
             return None;
         }
         if h1.is_idle() {
-            endpoint.rest(*h1, self.clock.now().mono);
+            endpoint.rest(h1, self.clock.now().mono);
             return None;
         }
         if self.patience.watch.as_ref().is_some_and(|watch| !watch.is_done()) {
@@ -330,7 +330,7 @@ impl Attempt<'_> {
                 let mut h1 = h1;
                 let driven = tokio::time::timeout_at(total, h1.drive()).await;
                 if driven.is_ok() && h1.is_idle() {
-                    endpoint.rest(*h1, clock.now().mono);
+                    endpoint.rest(h1, clock.now().mono);
                 }
             });
             return None;
