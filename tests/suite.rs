@@ -22,6 +22,7 @@ mod front_caller;
 mod front_cors;
 mod front_framing;
 mod front_h2;
+mod front_idle;
 mod front_logs;
 mod front_metrics;
 mod front_tls;
