@@ -25,6 +25,7 @@ mod front_h2;
 mod front_idle;
 mod front_logs;
 mod front_metrics;
+mod front_reload;
 mod front_tls;
 mod front_upstream;
 mod naive;
