@@ -53,6 +53,8 @@ pub(super) struct Conn {
     unflushed: Cell<bool>,
     called: Cell<bool>,
     aborted: Cell<bool>,
+    /// Nothing is under way, and no whole head has arrived.
+    resting: Cell<bool>,
     /// The upstream's side, once both sides have agreed to change the protocol.
     upgraded: RefCell<Option<Upgraded>>,
 }
@@ -71,6 +73,7 @@ impl Conn {
             unflushed: Cell::new(false),
             called: Cell::new(false),
             aborted: Cell::new(false),
+            resting: Cell::new(false),
             upgraded: RefCell::default(),
         }
     }
@@ -113,6 +116,22 @@ impl Conn {
         self.in_flight.set(true);
         self.unflushed.set(true);
         self.called.set(false);
+        self.hold();
+    }
+
+    /// All requests are answered, and the next one's head is not whole.
+    pub(super) fn rest(&self) {
+        self.resting.set(true);
+    }
+
+    /// Something is under way, if only the connection's end.
+    pub(super) fn hold(&self) {
+        self.resting.set(false);
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.get()
     }
 
     /// A response is not out yet.
