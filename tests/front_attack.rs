@@ -59,6 +59,26 @@ fn whole(stream: u32, block: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_response_that_is_not_taken_keeps_no_place_however_busy_its_connection_is() {
+    let w = world("[server]\nh2c = true\nbody_timeout = \"300ms\"\n");
+    // No window for any response; answers without a body need none.
+    let mut raw = Raw::greeted_with(w.gateway.data, &[0, 4, 0, 0, 0, 0]);
+    raw.write(&whole(1, &asking("GET", "/nowhere", &[])));
+    assert_eq!(raw.seen(), Seen::Response(1, false));
+    assert_eq!(metric(&w.gateway, "latchkey_requests_in_flight"), 1);
+    let mut busy = (3..).step_by(2);
+    let reset = until(|| {
+        let stream = busy.next()?;
+        raw.write(&whole(stream, &asking("HEAD", "/nowhere", &[])));
+        Some(raw.seen()).filter(|seen| *seen != Seen::Response(stream, false))
+    });
+    assert_eq!(reset, Seen::Reset(1, 8), "CANCEL, and nothing else ends");
+    until(|| (metric(&w.gateway, "latchkey_requests_in_flight") == 0).then_some(()));
+    let hits = "latchkey_bounds_hit_total{bound=\"body_timeout\"}";
+    assert_eq!(metric(&w.gateway, hits), 1);
+}
+
+#[test]
 fn what_is_reserved_is_so_in_every_spelling() {
     let w = world(&format!("[server]\nh2c = true\n{ALL}"));
     let mut client = H2::plain(w.gateway.data);
