@@ -16,6 +16,7 @@ mod crash;
 mod decision;
 mod demo;
 mod front_assertion;
+mod front_attack;
 mod front_bounds;
 mod front_browser;
 mod front_caller;

@@ -14,7 +14,7 @@ use super::message::client_address::Scheme;
 use super::message::fields;
 use super::places::Place;
 use super::request_id::RequestId;
-use super::streams::{Ending, Streams};
+use super::streams::{Ending, Offer, Streams};
 use super::upstream::send::Upgraded;
 use crate::decision::denial::Code;
 use crate::metrics::{Held, StreamReset};
@@ -90,15 +90,16 @@ impl Conn {
 
     /// The service was called with the request handed over last.
     pub(super) fn call(self: &Rc<Self>) -> InFlight {
-        match &self.streams {
-            Some(streams) => streams.begin(),
-            None => self.called.set(true),
-        }
+        let offer = self.streams.as_ref().map(|streams| {
+            streams.begin();
+            streams.current()
+        });
+        self.called.set(true);
         let shared = &self.local.shared;
         let place = self.local.places.request(shared.settings.load().server.requests_max.get());
         InFlight {
             conn: Rc::clone(self),
-            offered: false,
+            offer,
             ending: Ending::GivenUp,
             place,
             _counted: shared.metrics.request(),
@@ -179,8 +180,8 @@ impl Conn {
 /// A request is being answered; held by the reply's body until its end.
 pub(super) struct InFlight {
     conn: Rc<Conn>,
-    /// The response waits for the client.
-    offered: bool,
+    /// What the response waits for; only where there are streams.
+    offer: Option<Rc<Offer>>,
     ending: Ending,
     /// Unless all were taken.
     place: Option<Place>,
@@ -198,12 +199,11 @@ impl InFlight {
     }
 
     /// Whether the response waits for the client to take something of it.
-    pub(super) fn offered(&mut self, offered: bool) {
-        if let Some(streams) = self.conn.streams()
-            && self.offered != offered
+    pub(super) fn offered(&self, offered: bool) {
+        if let (Some(streams), Some(offer)) = (self.conn.streams(), &self.offer)
+            && offer.is_untaken() != offered
         {
-            self.offered = offered;
-            if offered { streams.offer() } else { streams.take() }
+            if offered { streams.offer(offer) } else { streams.take(offer) }
         }
     }
 
