@@ -103,6 +103,11 @@ impl State {
         self.config.endpoints.get(index).map(|e| e.authority.as_str()).unwrap_or_default()
     }
 
+    /// What went wrong with an endpoint, and which one it is, for the log.
+    pub(super) fn told(&self, index: usize, why: &str) -> String {
+        format!("upstream `{}` at {}: {why}", self.name, self.authority(index))
+    }
+
     /// Brings the gauges up to date.
     pub(super) fn count_endpoints(&self, clock: &dyn Clock) {
         let mut counts = EndpointCounts::default();
