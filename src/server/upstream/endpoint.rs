@@ -110,6 +110,8 @@ impl Endpoint {
         let kept = host.filter(|_| config.preserve_host);
         let kept = kept.and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        // When it is sent a second time it is there already.
+        let kept = kept.or(parts.authority.take().filter(|_| config.preserve_host));
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(kept.unwrap_or_else(|| self.authority.clone()));
         parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
