@@ -79,8 +79,8 @@ impl Drop for Open {
 }
 
 /// A worker's connections.
-struct Worker {
-    local: Rc<Local>,
+pub(super) struct Worker {
+    pub(super) local: Rc<Local>,
     /// Connections of this worker.
     open: Cell<usize>,
     emptied: Notify,
@@ -93,6 +93,19 @@ struct Worker {
 }
 
 impl Worker {
+    /// A worker that has no connection yet.
+    pub(super) fn new(local: Local) -> Self {
+        Self {
+            local: Rc::new(local),
+            open: Cell::new(0),
+            emptied: Notify::new(),
+            shedding: Cell::new(0),
+            draining: Cell::new(false),
+            wakers: RefCell::default(),
+            count: Cell::new(0),
+        }
+    }
+
     /// An open connection, unless all places are taken.
     fn open(self: &Rc<Self>, max: usize) -> Option<Open> {
         let counted = self.local.shared.metrics.connection();
@@ -137,15 +150,7 @@ pub(super) fn run(start: Start) -> usize {
             }
         }
     };
-    let worker = Rc::new(Worker {
-        local: Rc::new(Local::new(start.shared, start.places, start.seed)),
-        open: Cell::new(0),
-        emptied: Notify::new(),
-        shedding: Cell::new(0),
-        draining: Cell::new(false),
-        wakers: RefCell::default(),
-        count: Cell::new(0),
-    });
+    let worker = Rc::new(Worker::new(Local::new(start.shared, start.places, start.seed)));
     let local = LocalSet::new();
     local.block_on(&runtime, serve(index, worker, listener, start.phase))
 }
@@ -212,8 +217,12 @@ fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     // Responses are written whole: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
     tokio::task::spawn_local(async move {
-        if let Some(seated) = seat(&open.worker, tcp, peer, &settings.server).await {
-            connection(&open.worker, seated, &settings.server).await;
+        let (worker, server) = (&*open.worker, &settings.server);
+        if let Some(Seated { tcp, peer, _place }) = seat(&open.worker, tcp, peer, server).await {
+            let arriving = arrival::arrive(tcp, peer, &worker.local.shared, server);
+            if let Some(Some(arrival)) = worker.unless_draining(arriving).await {
+                connection(worker, peer, arrival, server).await;
+            }
         }
         drop(open);
     });
@@ -265,12 +274,13 @@ async fn seat(
     Some(Seated { tcp, peer, _place: place })
 }
 
-async fn connection(worker: &Worker, seated: Seated, server: &ServerConfig) {
-    let Seated { tcp, peer, _place } = seated;
-    let arriving = arrival::arrive(tcp, peer, &worker.local.shared, server);
-    let Some(Some(arrival)) = worker.unless_draining(arriving).await else {
-        return;
-    };
+/// Serves a connection until its end.
+pub(super) async fn connection(
+    worker: &Worker,
+    peer: IpAddr,
+    arrival: Arrival,
+    server: &ServerConfig,
+) {
     let Arrival { stream, begun, transport } = arrival;
     let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer, transport));
     let entry = Entry::new(worker);
