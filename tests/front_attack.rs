@@ -441,14 +441,14 @@ fn start_in_text(site: &Site) -> (Child, SocketAddr, BufReader<ChildStderr>) {
     command.env("LATCHKEY_LOG__FORMAT", "text").stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
-    loop {
+    let address = loop {
         let mut line = String::new();
         assert_ne!(log.read_line(&mut line).unwrap(), 0, "it did not become ready");
         if let Some((_, rest)) = line.split_once(" data=") {
-            let address = rest.split_whitespace().next().unwrap().parse().unwrap();
-            return (child, address, log);
+            break rest.split_whitespace().next().unwrap().parse().unwrap();
         }
-    }
+    };
+    (child, address, log)
 }
 
 #[test]
@@ -655,4 +655,31 @@ fn whoever_goes_away_from_a_tunnel_gives_his_places_back_and_a_stop_waits_for_no
     let held = open();
     assert!(gateway.stop().success());
     drop(held);
+}
+
+#[test]
+fn only_a_proxys_question_has_its_body_waited_for() {
+    let w = world("[server]\nh2c = true\n");
+    for path in ["/.latchkey/", "/.latchkey/jwks.json", "/.latchkey/auth/nginx", "/nowhere"] {
+        let mut stream = connect(w.gateway.data);
+        let head = format!("PATCH {path}x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 404", "{path}");
+    }
+    let mut raw = Raw::greeted(w.gateway.data);
+    let asked = asking("POST", "/.latchkey/x", &[]);
+    raw.write(&[frame(HEADERS, END_HEADERS, 1, &asked), frame(DATA, 0, 1, b"1234")].concat());
+    assert_eq!(raw.seen(), Seen::Response(1, false));
+    until(|| (metric(&w.gateway, "latchkey_requests_in_flight") == 0).then_some(()));
+    let w = world(
+        "[server]\ntrusted_proxies = [\"10.0.0.1\"]\n[forward_auth]\ncontracts = [\"envoy\"]\n",
+    );
+    let mut stream = connect(w.gateway.data);
+    let asked = "POST /.latchkey/auth/envoy/x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234";
+    stream.write_all(asked.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 403", "a stranger's");
 }
