@@ -16,6 +16,7 @@ use crate::support::h2::{
     DATA, END_HEADERS, END_STREAM, H2, HEADERS, Raw, SETTINGS, Seen, WINDOW_UPDATE, block, frame,
 };
 use crate::support::http::{connect, get, request, send_raw};
+use crate::support::script::Script;
 use crate::support::tls::{Authority, Client, Secure};
 use crate::support::until;
 use crate::support::upstream::{Behaviour, Upstream};
@@ -440,14 +441,14 @@ fn start_in_text(site: &Site) -> (Child, SocketAddr, BufReader<ChildStderr>) {
     command.env("LATCHKEY_LOG__FORMAT", "text").stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
-    loop {
+    let address = loop {
         let mut line = String::new();
         assert_ne!(log.read_line(&mut line).unwrap(), 0, "it did not become ready");
         if let Some((_, rest)) = line.split_once(" data=") {
-            let address = rest.split_whitespace().next().unwrap().parse().unwrap();
-            return (child, address, log);
+            break rest.split_whitespace().next().unwrap().parse().unwrap();
         }
-    }
+    };
+    (child, address, log)
 }
 
 #[test]
@@ -489,4 +490,196 @@ fn nobody_writes_lines_of_his_own_into_the_log() {
         assert!(!line.contains(bad), "{line:?}");
         assert!(line.starts_with("20") && !line.contains(" forged=\"1"), "{line:?}");
     }
+}
+
+/// A gateway whose upstream takes an hour to answer, or to answer whole.
+fn slow(behaviour: Behaviour, server: &str, extra: &str) -> (Site, Upstream, Gateway) {
+    let upstream = Upstream::start(behaviour);
+    let text = format!(
+        "[server]\n{server}\n{extra}\n{}\n[upstreams.slow]\nurl = \"http://{}\"\n\
+         response_timeout = \"1h\"\nbody_timeout = \"1h\"\n",
+        ALL.replace("\"default\"", "\"slow\""),
+        upstream.address
+    );
+    let site = Site::new(None, &text);
+    let gateway = site.start();
+    (site, upstream, gateway)
+}
+
+#[test]
+fn whoever_goes_away_while_the_upstream_is_busy_gives_his_places_back() {
+    let authority = Authority::new();
+    authority.install("a", &authority.issue(&["a.example"]));
+    let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd";
+    let part = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nab";
+    let https = |block: Vec<u8>| [PREFACE, &frame(SETTINGS, 0, 0, &[]), &block].concat();
+    let h2 = |scheme: &[u8]| {
+        let fields =
+            [(":scheme", scheme), (":method", b"GET"), (":authority", b"a"), (":path", b"/x")];
+        https([whole(1, &block(&fields)), whole(3, &block(&fields))].concat())
+    };
+    for behaviour in [Behaviour::Silent, Behaviour::Flood] {
+        let (_site, _upstream, gateway) = slow(behaviour, "h2c = true", "");
+        let two = h2(b"http");
+        for bytes in [get.as_bytes(), post.as_bytes(), part.as_bytes(), &two] {
+            let mut stream = connect(gateway.data);
+            stream.write_all(bytes).unwrap();
+            until(|| (metric(&gateway, "latchkey_requests_in_flight") > 0).then_some(()));
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(stream);
+            wait_until_empty(&gateway);
+        }
+        let tls = authority.section(&["a"], "");
+        let (_site, _upstream, gateway) = slow(behaviour, "", &tls);
+        let two = h2(b"https");
+        for (bytes, alpn) in
+            [(get.as_bytes(), "http/1.1"), (part.as_bytes(), "http/1.1"), (&two, "h2")]
+        {
+            let client = Client { alpn: vec![alpn], ..authority.client("a.example") };
+            let mut stream = client.connect(gateway.data).unwrap();
+            stream.write_all(bytes).unwrap();
+            until(|| (metric(&gateway, "latchkey_requests_in_flight") > 0).then_some(()));
+            SockRef::from(&stream.sock).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(stream);
+            wait_until_empty(&gateway);
+        }
+    }
+}
+
+#[test]
+fn a_proxy_header_then_http2_by_prior_knowledge_names_the_client() {
+    let w =
+        world("[server]\nh2c = true\ntrusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\n");
+    let spoofed = asking("GET", OPEN, &[("x-forwarded-for", b"198.51.100.9")]);
+    let bytes = [
+        b"PROXY TCP4 192.0.2.7 127.0.0.1 1 80\r\n",
+        PREFACE,
+        &frame(SETTINGS, 0, 0, &[]),
+        &whole(1, &spoofed),
+    ]
+    .concat();
+    for (count, step) in [(1, bytes.len()), (2, 1)] {
+        let mut stream = connect(w.gateway.data);
+        for piece in bytes.chunks(step) {
+            stream.write_all(piece).unwrap();
+        }
+        until(|| (w.upstream.count() == count).then_some(()));
+        assert_eq!(w.upstream.last().header("x-forwarded-for"), Some("192.0.2.7"));
+    }
+}
+
+#[test]
+fn streams_of_one_connection_are_those_of_many_clients() {
+    let w = world(
+        "[server]\nh2c = true\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n\
+         [[limits]]\nname = \"few\"\npaths = [\"/api/search/*\"]\nmechanisms = [\"anonymous\"]\n\
+         key = \"address\"\nlimit = 1\nwindow = \"1h\"\n",
+    );
+    let mut client = H2::plain(w.gateway.data);
+    let hops = format!("203.0.113.1{}", ", 10.0.0.1".repeat(1000));
+    for (from, outcome, told) in [
+        ("192.0.2.1", "200 ok", "192.0.2.1, 127.0.0.1"),
+        ("192.0.2.1", "429 rate_limited", ""),
+        ("::ffff:192.0.2.1", "429 rate_limited", ""),
+        ("198.51.100.1, 192.0.2.1:80", "429 rate_limited", ""),
+        ("192.0.2.2", "200 ok", "192.0.2.2, 127.0.0.1"),
+        ("192.0.2.2, 10.0.0.1", "429 rate_limited", ""),
+        // Nobody's word, and so the proxy's own.
+        ("192.0.2.3,", "200 ok", "127.0.0.1"),
+        ("192.0.2.3, unknown", "429 rate_limited", ""),
+        ("192.0.2.3, fe80::1%eth0", "429 rate_limited", ""),
+        (&hops, "200 ok", ""),
+    ] {
+        let asked = Request::get(format!("http://a.example{OPEN}")).header("x-forwarded-for", from);
+        let shown = &from[..from.len().min(40)];
+        assert_eq!(client.outcome(asked), outcome, "{shown}");
+        if !told.is_empty() {
+            assert_eq!(w.upstream.last().header("x-forwarded-for"), Some(told), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn whoever_goes_away_from_a_tunnel_gives_his_places_back_and_a_stop_waits_for_none() {
+    let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                  Upgrade: websocket\r\n\r\n";
+    let upstream = Script::start(move |mut heard| {
+        heard.request();
+        heard.say(agreed);
+        // Neither speaks nor ends before the other side does.
+        heard.until(b"never");
+    });
+    let authority = Authority::new();
+    authority.install("a", &authority.issue(&["a.example"]));
+    let tunnels = ALL.replace("upstream = ", "upgrades = [\"websocket\"]\nupstream = ");
+    let site = Site::new(
+        None,
+        &format!(
+            "[server]\ndrain_timeout = \"10m\"\ntunnel_idle_timeout = \"1h\"\n\
+             {}\n{}\n[upstreams.slow]\nurl = \"http://{}\"\n",
+            authority.section(&["a"], ""),
+            tunnels.replace("\"default\"", "\"slow\""),
+            upstream.address
+        ),
+    );
+    let gateway = site.start();
+    let client = authority.client("a.example");
+    let open = || {
+        let mut tls = client.connect(gateway.data).unwrap();
+        let asked =
+            "GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        tls.write_all(asked.as_bytes()).unwrap();
+        let mut head = [0; 12];
+        tls.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 101");
+        // The answer is out: a tunnel has the place of its connection, and no request's.
+        until(|| (metric(&gateway, "latchkey_requests_in_flight") == 0).then_some(()));
+        assert_eq!(metric(&gateway, "latchkey_connections"), 1);
+        tls
+    };
+    // With a reset, with `close_notify`, and without either.
+    for way in 0..3 {
+        let mut tls = open();
+        match way {
+            0 => SockRef::from(&tls.sock).set_linger(Some(Duration::ZERO)).unwrap(),
+            1 => {
+                tls.conn.send_close_notify();
+                tls.conn.complete_io(&mut tls.sock).unwrap();
+            }
+            _ => {}
+        }
+        drop(tls);
+        wait_until_empty(&gateway);
+    }
+    let held = open();
+    assert!(gateway.stop().success());
+    drop(held);
+}
+
+#[test]
+fn only_a_proxys_question_has_its_body_waited_for() {
+    let w = world("[server]\nh2c = true\n");
+    for path in ["/.latchkey/", "/.latchkey/jwks.json", "/.latchkey/auth/nginx", "/nowhere"] {
+        let mut stream = connect(w.gateway.data);
+        let head = format!("PATCH {path}x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 404", "{path}");
+    }
+    let mut raw = Raw::greeted(w.gateway.data);
+    let asked = asking("POST", "/.latchkey/x", &[]);
+    raw.write(&[frame(HEADERS, END_HEADERS, 1, &asked), frame(DATA, 0, 1, b"1234")].concat());
+    assert_eq!(raw.seen(), Seen::Response(1, false));
+    until(|| (metric(&w.gateway, "latchkey_requests_in_flight") == 0).then_some(()));
+    let w = world(
+        "[server]\ntrusted_proxies = [\"10.0.0.1\"]\n[forward_auth]\ncontracts = [\"envoy\"]\n",
+    );
+    let mut stream = connect(w.gateway.data);
+    let asked = "POST /.latchkey/auth/envoy/x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234";
+    stream.write_all(asked.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 403", "a stranger's");
 }

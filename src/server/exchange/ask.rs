@@ -49,16 +49,23 @@ impl Exchange<'_> {
         let settings = self.conn.local.shared.settings.load_full();
         let contracts = &settings.forward_auth.contracts;
         let endpoint = forward_auth::endpoint(parts.uri.path());
-        let response = match endpoint.filter(|contract| contracts.contains(contract)) {
-            Some(contract) => self.question(contract, parts, &settings).await,
-            None => self.reject(
+        let Some(contract) = endpoint.filter(|contract| contracts.contains(contract)) else {
+            return self.reject(
                 parts,
                 Code::NotFound,
                 "No route takes this method and path.",
                 "there is nothing at this path; if it is meant to answer a proxy, \
                  forward_auth.contracts does not name its contract",
-            ),
+            );
         };
+        let peer = self.conn.peer;
+        if !is_trusted(peer, &settings.server.trusted_proxies) {
+            let reason = format!("{peer} asks, and is not in server.trusted_proxies");
+            let detail = "Questions are answered to trusted proxies only.";
+            return self.reject(parts, Code::NetworkNotAllowed, detail, &reason);
+        }
+        let response = self.question(contract, parts, &settings).await;
+        // Nobody else's body is waited for: that would keep a place for who has no permit.
         discard(body).await;
         response
     }
@@ -72,18 +79,13 @@ impl Exchange<'_> {
         }
     }
 
+    /// Answers a trusted proxy.
     async fn question(
         &self,
         contract: Contract,
         parts: &mut request::Parts,
         settings: &Settings,
     ) -> Response<Bytes> {
-        let peer = self.conn.peer;
-        if !is_trusted(peer, &settings.server.trusted_proxies) {
-            let reason = format!("{peer} asks, and is not in server.trusted_proxies");
-            let detail = "Questions are answered to trusted proxies only.";
-            return self.reject(parts, Code::NetworkNotAllowed, detail, &reason);
-        }
         let scheme = match original::restore(contract, parts, &self.caller) {
             Ok(scheme) => scheme,
             Err(fault) => {
