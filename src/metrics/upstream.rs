@@ -153,7 +153,7 @@ impl Upstreams {
             )?,
             retries: set.counters(
                 "upstream_retries_total",
-                "Further attempts after a failed connect or a connection dropped while idle.",
+                "Further attempts after a failed connect, or what the upstream had not looked at.",
                 &["upstream"],
             )?,
             endpoints: set.add(IntGaugeVec::new(

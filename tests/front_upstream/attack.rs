@@ -280,6 +280,7 @@ enum Move {
     Abort,
     TwoLengths,
     OddLength,
+    Silence,
 }
 
 /// An HTTP/2 upstream that does `moves` in turn, and from then on answers with what it was asked.
@@ -307,6 +308,7 @@ async fn h2_connection(
     counter: Arc<AtomicUsize>,
 ) {
     let mut connection = h2::server::handshake(tcp).await.unwrap();
+    let mut unanswered = Vec::new();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let turn = counter.fetch_add(1, Ordering::SeqCst);
         let response = Response::builder();
@@ -318,6 +320,10 @@ async fn h2_connection(
             Move::GoAway => {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 connection.graceful_shutdown();
+                continue;
+            }
+            Move::Silence => {
+                unanswered.push(respond);
                 continue;
             }
             Move::Abort => {
@@ -435,5 +441,105 @@ fn a_failure_is_told_with_its_request_and_its_endpoint_and_no_query() {
         let whose = format!("upstream `app` at {}: ", broken.address);
         assert!(reason.starts_with(&whose) && reason.contains(said), "{reason}");
         assert!(!gateway.log_lines().join("").contains("hush"));
+    }
+}
+
+#[test]
+fn a_body_that_never_stops_ends_with_its_total_time() {
+    let upstream = Script::start(|mut heard| {
+        heard.request();
+        heard.say("HTTP/1.1 200 OK\r\n\r\n");
+        let piece = vec![b'x'; 256 * 1024];
+        while heard.stream.write_all(&piece).is_ok() {}
+    });
+    let app = format!("url = \"http://{}\"\ntotal_timeout = \"500ms\"", upstream.address);
+    let (_site, gateway) = serve(&app, "");
+    let mut stream = connect(gateway.data);
+    stream.write_all(get("/").as_bytes()).unwrap();
+    let mut buffer = vec![0; 1024 * 1024];
+    let mut taken = 0;
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        taken += n;
+        assert!(taken < 30_000_000_000, "it goes on and on");
+    }
+    let cut = "latchkey_upstream_errors_total{cause=\"body_timeout\",upstream=\"app\"}";
+    assert!((metric(&gateway, cut) - 1.0).abs() < 0.1);
+}
+
+#[test]
+fn an_upstream_is_less_busy_when_its_callers_have_gone() {
+    // Answers nobody at /stuck; two of it share the load.
+    let stuck = |mut heard: crate::support::script::Heard| {
+        while let Some(request) = heard.request() {
+            if request.starts_with("GET /stuck") {
+                heard.until(b"never");
+                return;
+            }
+            heard.say(OK);
+        }
+    };
+    let (one, two) = (Script::start(stuck), Script::start(stuck));
+    let app = format!("urls = [\"http://{}\", \"http://{}\"]", one.address, two.address);
+    let (_site, gateway) = serve(&app, "");
+    for _ in 0..30 {
+        let mut stream = connect(gateway.data);
+        stream.write_all(get("/stuck").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Both).unwrap();
+    }
+    until(|| (metric(&gateway, "latchkey_connections") < 0.5).then_some(()));
+    // Both have nothing to do, so both get some of what comes one by one.
+    let counts = || {
+        let fast = |script: &Script| {
+            script.requests().iter().filter(|r| r.starts_with("GET /fast")).count()
+        };
+        (fast(&one), fast(&two))
+    };
+    let mut stream = connect(gateway.data);
+    for _ in 0..60 {
+        assert_eq!(ask(&mut stream, &get("/fast")).text(), "ok");
+    }
+    let (a, b) = counts();
+    // Of two that are as busy the first picked wins: halves, give or take.
+    assert!(a >= 10 && b >= 10, "{a} {b}");
+}
+
+#[test]
+fn an_upstream_that_has_moved_gets_nothing_at_its_old_place() {
+    let (old, new) = (Script::answering(OK), Script::answering(OK));
+    let at = |script: &Script| config(&format!("url = \"http://{}\"", script.address), "");
+    let site = Site::new(None, &at(&old));
+    let gateway = site.start();
+    let mut stream = connect(gateway.data);
+    for _ in 0..5 {
+        assert_eq!(ask(&mut stream, &get("/")).text(), "ok");
+    }
+    site.configure(None, &at(&new));
+    gateway.signal("HUP");
+    until(|| {
+        ask(&mut stream, &get("/"));
+        (!new.requests().is_empty()).then_some(())
+    });
+    let before = old.requests().len();
+    for _ in 0..20 {
+        assert_eq!(ask(&mut stream, &get("/")).text(), "ok");
+    }
+    assert_eq!(old.requests().len(), before);
+}
+
+#[test]
+fn one_silent_stream_costs_the_others_nothing() {
+    let (address, _) = h2_upstream(&[Move::Silence]);
+    let app = format!("url = \"http://{address}\"\nhttp2 = true\nresponse_timeout = \"400ms\"");
+    let (_site, gateway) = serve(&app, "");
+    let mut silent = connect(gateway.data);
+    silent.write_all(get("/").as_bytes()).unwrap();
+    let mut stream = connect(gateway.data);
+    until(|| (metric(&gateway, "latchkey_requests_in_flight") > 0.5).then_some(()));
+    for _ in 0..5 {
+        assert_eq!(ask(&mut stream, &get("/")).status, 200);
+    }
+    assert_eq!(ask(&mut silent, "").outcome(), "504 upstream_timeout");
+    for _ in 0..5 {
+        assert_eq!(ask(&mut stream, &get("/")).status, 200);
     }
 }

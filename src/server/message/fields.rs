@@ -265,13 +265,15 @@ pub(super) fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Whether a client's field is latchkey's to set, holds a credential that latchkey takes, or
-/// tells some frameworks another path or method than those that were decided about. Whatever is
+/// tells some frameworks another path or method than those that were decided about, or CGI programs
+/// which proxy to go out through (`Proxy`, which they get as `HTTP_PROXY`). Whatever is
 /// no letter or digit counts as `-`: upstreams that get fields as CGI variables read it as `_`,
 /// some only `-`, some all of it (names come in lower case).
 pub(super) fn is_ours(name: &str) -> bool {
-    // `forwarded` is the one without a prefix; everything else begins with `x`.
+    // Two have no prefix; everything else begins with `x`.
     match name.as_bytes().first() {
         Some(b'f') => return name == "forwarded",
+        Some(b'p') => return name == "proxy",
         Some(b'x') => {}
         _ => return false,
     }
@@ -365,6 +367,7 @@ mod tests {
             "x.widget.token",
             "X-Original-URL",
             "X-Rewrite-URL",
+            "Proxy",
         ];
         let mut fields: Vec<_> = spellings.iter().map(|name| (*name, "spoofed")).collect();
         fields.extend([("Host", "front.example:80"), ("X-Author", "kept"), ("Accept", "*/*")]);

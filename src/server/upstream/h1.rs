@@ -6,7 +6,8 @@
 //! have to go on however slowly the response is taken.
 
 use std::cell::Cell;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::task::unconstrained;
 
 use super::request_body::RequestBody;
 use super::stream::Stream;
@@ -98,9 +100,14 @@ impl H1 {
         }
     }
 
-    /// Gets on with it, without being woken for it.
+    /// Gets on with it, without being woken for it; also when the task has used up its share of
+    /// the thread, because what is not looked at passes for alive.
     fn poll_once(&mut self) {
-        self.poll(&mut Context::from_waker(Waker::noop()));
+        let mut looked = pin!(unconstrained(poll_fn(|cx| {
+            self.poll(cx);
+            Poll::Ready(())
+        })));
+        let _ = looked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Whether it has carried a request before, and nothing was heard of the present one.
@@ -176,7 +183,7 @@ impl H1 {
 
     /// Drives it until the exchange is over or it has ended.
     pub(super) async fn drive(&mut self) {
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             self.poll(cx);
             if self.ended || self.is_done() { Poll::Ready(()) } else { Poll::Pending }
         })
