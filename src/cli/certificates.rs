@@ -15,8 +15,14 @@ use super::exit::{Exit, Failure};
 use crate::admin::Node;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, TlsConfig};
-use crate::server::Shared;
 use crate::server::tls::{Fingerprint, Tls};
+use crate::server::{Shared, UpstreamStates};
+
+/// Whether the files that the upstreams of `config` name can be used. Blocks.
+pub(super) fn check_upstreams(config: &Config) -> Result<(), Failure> {
+    let checked = UpstreamStates::check(&config.upstreams);
+    checked.map_err(|why| Failure::new(Exit::Configuration, why))
+}
 
 /// Loads the certificates that `config` names; what is doubtful about them is logged. Blocks.
 pub(super) fn load(config: &Config) -> Result<Option<Tls>, Failure> {

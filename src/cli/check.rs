@@ -27,6 +27,7 @@ pub(super) fn config(
     match command {
         ConfigCommand::Check => {
             certificates::load(&config)?;
+            certificates::check_upstreams(&config)?;
             output.done("ok: the configuration is valid", &json!({"valid": true}))
         }
         ConfigCommand::Print => output.text(&config.print()),

@@ -41,7 +41,11 @@ impl Gateway {
     /// that is taken leaves no database behind.
     pub(super) async fn start(config: Config) -> Result<Self, Failure> {
         let named = config.clone();
-        let tls = spawn_blocking(move || certificates::load(&named)).await;
+        let load = move || {
+            certificates::check_upstreams(&named)?;
+            certificates::load(&named)
+        };
+        let tls = spawn_blocking(load).await;
         let tls = tls.map_err(|e| other(&e))??;
         let tcp = listener::bind_tcp(config.admin.listen).await.map_err(|e| listen_failure(&e))?;
         let admin_address = tcp.local_addr().map_err(|e| other(&e))?;
@@ -100,8 +104,10 @@ impl Gateway {
         let node = Arc::clone(&self.node);
         // It waits for its turn among writers, and those wait for the disk.
         let warnings = spawn_blocking(move || node.reload(config)).await.map_err(|e| other(&e))?;
-        self.shared.upstreams.retain(&wanted.upstreams, &self.shared.metrics);
+        let upstreams = wanted.upstreams.clone();
         self.shared.settings.store(Arc::new(wanted));
+        // From now on no worker takes over what is gone: not even its series come back.
+        self.shared.upstreams.retain(&upstreams, &self.shared.metrics);
         self.certificates.install(prepared);
         Ok(warnings)
     }

@@ -14,7 +14,7 @@ use super::message::client_address::Scheme;
 use super::message::fields;
 use super::places::Place;
 use super::request_id::RequestId;
-use super::streams::{Ending, Streams};
+use super::streams::{Ending, Offer, Streams};
 use super::upstream::send::Upgraded;
 use crate::decision::denial::Code;
 use crate::metrics::{Held, StreamReset};
@@ -53,6 +53,8 @@ pub(super) struct Conn {
     unflushed: Cell<bool>,
     called: Cell<bool>,
     aborted: Cell<bool>,
+    /// Nothing is under way, and no whole head has arrived.
+    resting: Cell<bool>,
     /// The upstream's side, once both sides have agreed to change the protocol.
     upgraded: RefCell<Option<Upgraded>>,
 }
@@ -71,6 +73,7 @@ impl Conn {
             unflushed: Cell::new(false),
             called: Cell::new(false),
             aborted: Cell::new(false),
+            resting: Cell::new(false),
             upgraded: RefCell::default(),
         }
     }
@@ -87,15 +90,16 @@ impl Conn {
 
     /// The service was called with the request handed over last.
     pub(super) fn call(self: &Rc<Self>) -> InFlight {
-        match &self.streams {
-            Some(streams) => streams.begin(),
-            None => self.called.set(true),
-        }
+        let offer = self.streams.as_ref().map(|streams| {
+            streams.begin();
+            streams.current()
+        });
+        self.called.set(true);
         let shared = &self.local.shared;
         let place = self.local.places.request(shared.settings.load().server.requests_max.get());
         InFlight {
             conn: Rc::clone(self),
-            offered: false,
+            offer,
             ending: Ending::GivenUp,
             place,
             _counted: shared.metrics.request(),
@@ -113,6 +117,22 @@ impl Conn {
         self.in_flight.set(true);
         self.unflushed.set(true);
         self.called.set(false);
+        self.hold();
+    }
+
+    /// All requests are answered, and the next one's head is not whole.
+    pub(super) fn rest(&self) {
+        self.resting.set(true);
+    }
+
+    /// Something is under way, if only the connection's end.
+    pub(super) fn hold(&self) {
+        self.resting.set(false);
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.get()
     }
 
     /// A response is not out yet.
@@ -160,8 +180,8 @@ impl Conn {
 /// A request is being answered; held by the reply's body until its end.
 pub(super) struct InFlight {
     conn: Rc<Conn>,
-    /// The response waits for the client.
-    offered: bool,
+    /// What the response waits for; only where there are streams.
+    offer: Option<Rc<Offer>>,
     ending: Ending,
     /// Unless all were taken.
     place: Option<Place>,
@@ -179,12 +199,11 @@ impl InFlight {
     }
 
     /// Whether the response waits for the client to take something of it.
-    pub(super) fn offered(&mut self, offered: bool) {
-        if let Some(streams) = self.conn.streams()
-            && self.offered != offered
+    pub(super) fn offered(&self, offered: bool) {
+        if let (Some(streams), Some(offer)) = (self.conn.streams(), &self.offer)
+            && offer.is_untaken() != offered
         {
-            self.offered = offered;
-            if offered { streams.offer() } else { streams.take() }
+            if offered { streams.offer(offer) } else { streams.take(offer) }
         }
     }
 

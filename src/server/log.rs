@@ -184,7 +184,7 @@ pub(super) fn issued(subject: &Subject<'_>, shop: &str, key_id: &str, token_id: 
 }
 
 /// A connection ended with an error: the peer went away, or did not take its response.
-pub(super) fn connection_ended(error: &hyper::Error) {
+pub(super) fn connection_ended(error: &dyn Error) {
     debug!(target: "latchkey::server", error = chain(error), "connection ended early");
 }
 

@@ -14,7 +14,8 @@
 //! | `message` | header fields and problems, as they are written |
 //!
 //! `worker` owns a thread and its `local` state, `conn` and `streams` what a connection's parts
-//! know of each other, `client_body` is a request's body, `places` what all workers have of them;
+//! know of each other, `client_body` is a request's body, `places` what all workers have of them,
+//! `memory` a worker without sockets;
 //! `shared` is all that comes from outside of the data plane, `tls` the certificates among it. A
 //! room imports only from those below it: worker, front, exchange, `forward_auth`, upstream,
 //! message.
@@ -36,6 +37,7 @@ pub mod front;
 pub mod issue;
 mod local;
 mod log;
+pub mod memory;
 pub mod message;
 mod places;
 mod request_id;

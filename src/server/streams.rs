@@ -4,6 +4,7 @@
 //! Counts only; what follows from it is the connection's to say.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::Waker;
 
 /// See the module documentation.
@@ -18,6 +19,28 @@ pub(super) struct Streams {
     given_up: Cell<u32>,
     /// The connection's, woken when its last request ends.
     waker: RefCell<Option<Waker>>,
+    /// Of the request whose task runs.
+    current: RefCell<Option<Rc<Offer>>>,
+}
+
+/// What one request's response waits for.
+#[derive(Debug, Default)]
+pub(super) struct Offer {
+    untaken: Cell<bool>,
+    /// Changes with all that the client takes of it; wraps.
+    steps: Cell<u32>,
+}
+
+impl Offer {
+    /// Whether the client is to take something of it before there is more to do.
+    pub(super) fn is_untaken(&self) -> bool {
+        self.untaken.get()
+    }
+
+    /// Changes with all that the client takes of it.
+    pub(super) fn steps(&self) -> u32 {
+        self.steps.get()
+    }
 }
 
 /// How a request ended.
@@ -53,13 +76,29 @@ impl Streams {
         }
     }
 
+    /// Runs `task`, which is the request's whose response `offer` is.
+    pub(super) fn within<T>(&self, offer: &Rc<Offer>, task: impl FnOnce() -> T) -> T {
+        self.current.replace(Some(Rc::clone(offer)));
+        let outcome = task();
+        self.current.take();
+        outcome
+    }
+
+    /// The response of the request whose task runs.
+    pub(super) fn current(&self) -> Rc<Offer> {
+        self.current.borrow().clone().unwrap_or_default()
+    }
+
     /// A response begins to wait for the client.
-    pub(super) fn offer(&self) {
+    pub(super) fn offer(&self, offer: &Offer) {
+        offer.untaken.set(true);
         self.untaken.set(self.untaken.get() + 1);
     }
 
     /// A response does not wait for the client any more.
-    pub(super) fn take(&self) {
+    pub(super) fn take(&self, offer: &Offer) {
+        offer.untaken.set(false);
+        offer.steps.set(offer.steps.get().wrapping_add(1));
         self.untaken.set(self.untaken.get().saturating_sub(1));
         self.step();
     }

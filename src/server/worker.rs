@@ -79,8 +79,8 @@ impl Drop for Open {
 }
 
 /// A worker's connections.
-struct Worker {
-    local: Rc<Local>,
+pub(super) struct Worker {
+    pub(super) local: Rc<Local>,
     /// Connections of this worker.
     open: Cell<usize>,
     emptied: Notify,
@@ -93,6 +93,19 @@ struct Worker {
 }
 
 impl Worker {
+    /// A worker that has no connection yet.
+    pub(super) fn new(local: Local) -> Self {
+        Self {
+            local: Rc::new(local),
+            open: Cell::new(0),
+            emptied: Notify::new(),
+            shedding: Cell::new(0),
+            draining: Cell::new(false),
+            wakers: RefCell::default(),
+            count: Cell::new(0),
+        }
+    }
+
     /// An open connection, unless all places are taken.
     fn open(self: &Rc<Self>, max: usize) -> Option<Open> {
         let counted = self.local.shared.metrics.connection();
@@ -103,15 +116,7 @@ impl Worker {
 
     /// What `future` comes to; `None` when the drain begins before.
     async fn unless_draining<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = pin!(future);
-        let entry = Entry::new(self);
-        let outcome = poll_fn(|cx| {
-            if entry.is_draining(cx) {
-                return Poll::Ready(None);
-            }
-            future.as_mut().poll(cx).map(Some)
-        });
-        outcome.await
+        Entry::new(self).unless_draining(future).await
     }
 }
 
@@ -145,15 +150,7 @@ pub(super) fn run(start: Start) -> usize {
             }
         }
     };
-    let worker = Rc::new(Worker {
-        local: Rc::new(Local::new(start.shared, start.places, start.seed)),
-        open: Cell::new(0),
-        emptied: Notify::new(),
-        shedding: Cell::new(0),
-        draining: Cell::new(false),
-        wakers: RefCell::default(),
-        count: Cell::new(0),
-    });
+    let worker = Rc::new(Worker::new(Local::new(start.shared, start.places, start.seed)));
     let local = LocalSet::new();
     local.block_on(&runtime, serve(index, worker, listener, start.phase))
 }
@@ -220,8 +217,12 @@ fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     // Responses are written whole: nothing is gained by waiting for more.
     let _ = tcp.set_nodelay(true);
     tokio::task::spawn_local(async move {
-        if let Some(seated) = seat(&open.worker, tcp, peer, &settings.server).await {
-            connection(&open.worker, seated, &settings.server).await;
+        let (worker, server) = (&*open.worker, &settings.server);
+        if let Some(Seated { tcp, peer, _place }) = seat(&open.worker, tcp, peer, server).await {
+            let arriving = arrival::arrive(tcp, peer, &worker.local.shared, server);
+            if let Some(Some(arrival)) = worker.unless_draining(arriving).await {
+                connection(worker, peer, arrival, server).await;
+            }
         }
         drop(open);
     });
@@ -245,7 +246,7 @@ async fn seat(
 ) -> Option<Seated> {
     let mut source = peer;
     if server.proxy_protocol && is_trusted(peer.ip(), &server.trusted_proxies) {
-        let header = proxied::read_header(&mut tcp);
+        let header = Box::pin(proxied::read_header(&mut tcp));
         let header = tokio::time::timeout(server.first_byte_timeout, header);
         match worker.unless_draining(header).await? {
             Ok(Ok(named)) => source = named.unwrap_or(peer),
@@ -273,15 +274,16 @@ async fn seat(
     Some(Seated { tcp, peer, _place: place })
 }
 
-async fn connection(worker: &Worker, seated: Seated, server: &ServerConfig) {
-    let Seated { tcp, peer, _place } = seated;
-    let arriving = arrival::arrive(tcp, peer, &worker.local.shared, server);
-    let Some(Some(arrival)) = worker.unless_draining(arriving).await else {
-        return;
-    };
+/// Serves a connection until its end.
+pub(super) async fn connection(
+    worker: &Worker,
+    peer: IpAddr,
+    arrival: Arrival,
+    server: &ServerConfig,
+) {
     let Arrival { stream, begun, transport } = arrival;
-    let entry = Entry::new(worker);
     let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer, transport));
+    let entry = Entry::new(worker);
     if conn.streams().is_some() {
         let wire = H2Wire::new(stream, &begun, Rc::clone(&conn), server);
         let handle = |request| exchange::handle(Rc::clone(&conn), request);
@@ -289,11 +291,34 @@ async fn connection(worker: &Worker, seated: Seated, server: &ServerConfig) {
         Box::pin(h2::serve(&conn, wire, server, |cx| entry.is_draining(cx), handle)).await;
     } else {
         let wire = Wire::new(stream, &begun, Rc::clone(&conn), server);
-        http1(&entry, conn, wire, server).await;
+        http1(&entry, &conn, wire, server).await;
     }
 }
 
-async fn http1(entry: &Entry<'_>, conn: Rc<Conn>, wire: Wire, server: &ServerConfig) {
+/// Serves HTTP/1.1. hyper has two buffers of 8 KiB for as long as it has the connection, so it has
+/// it only from one head to the next rest: who says nothing costs little.
+async fn http1(entry: &Entry<'_>, conn: &Rc<Conn>, mut wire: Wire, server: &ServerConfig) {
+    loop {
+        match entry.unless_draining(poll_fn(|cx| wire.poll_first(cx))).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return log::connection_ended(&error),
+            None => return end(wire).await,
+        }
+        match requests(entry, conn, wire, server).await {
+            Ok(left) if conn.is_resting() => wire = left,
+            Ok(left) => return after_http(entry.worker, conn, left).await,
+            Err(error) => return log::connection_ended(&error),
+        }
+    }
+}
+
+/// Has hyper answer requests, until none is under way or the connection ends.
+async fn requests(
+    entry: &Entry<'_>,
+    conn: &Rc<Conn>,
+    wire: Wire,
+    server: &ServerConfig,
+) -> hyper::Result<Wire> {
     let buffer = server.header_bytes_max.saturating_add(1).max(HYPER_BUFFER_MIN);
     let mut builder = http1::Builder::new();
     // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
@@ -302,21 +327,28 @@ async fn http1(entry: &Entry<'_>, conn: Rc<Conn>, wire: Wire, server: &ServerCon
     if server.header_count_max > 100 {
         builder.max_headers(server.header_count_max);
     }
-    let served = Rc::clone(&conn);
-    let service = service_fn(move |request| exchange::handle(Rc::clone(&served), request));
+    // Boxed: it is seven times as large as all the rest of a connection's task.
+    let service = service_fn(|request| Box::pin(exchange::handle(Rc::clone(conn), request)));
     let mut http = builder.serve_connection(wire, service);
     let mut told = false;
-    let ended = poll_fn(|cx| {
-        if entry.is_draining(cx) && !told {
+    poll_fn(|cx| {
+        loop {
+            // Before a drain is told of, so that a head that is here already is answered.
+            if let Poll::Ready(ended) = Pin::new(&mut http).poll(cx) {
+                return Poll::Ready(ended);
+            }
+            if conn.is_resting() {
+                return Poll::Ready(Ok(()));
+            }
+            if told || !entry.is_draining(cx) {
+                return Poll::Pending;
+            }
             told = true;
             Pin::new(&mut http).graceful_shutdown();
         }
-        Pin::new(&mut http).poll(cx)
-    });
-    match ended.await {
-        Err(error) => log::connection_ended(&error),
-        Ok(()) => after_http(entry.worker, &conn, http.into_parts().io).await,
-    }
+    })
+    .await?;
+    Ok(http.into_parts().io)
 }
 
 /// A connection's entry among those that are told when the drain begins.
@@ -339,6 +371,18 @@ impl<'a> Entry<'a> {
         }
         self.worker.draining.get()
     }
+
+    /// What `future` comes to; `None` when the drain begins before.
+    async fn unless_draining<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let outcome = poll_fn(|cx| {
+            if self.is_draining(cx) {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        });
+        outcome.await
+    }
 }
 
 impl Drop for Entry<'_> {
@@ -350,19 +394,26 @@ impl Drop for Entry<'_> {
 /// What follows hyper's part: a tunnel, if both sides have agreed to change the protocol, else the
 /// orderly end. Hyper leaves that to us where a request had asked for an upgrade in vain; where it
 /// has seen to it, nothing is left to do.
-async fn after_http(worker: &Worker, conn: &Conn, mut wire: Wire) {
+async fn after_http(worker: &Worker, conn: &Conn, wire: Wire) {
     let Some(upgraded) = conn.take_upgraded() else {
-        let ended = poll_fn(|cx| hyper::rt::Write::poll_shutdown(Pin::new(&mut wire), cx));
-        // The peer may be gone: then there is nobody to end it with.
-        let _ = ended.await;
+        end(wire).await;
         return;
     };
     let timeout = worker.local.shared.settings.load().server.tunnel_idle_timeout;
     let is_stopped = || worker.draining.get();
     let Upgraded { stream, early, in_flight } = upgraded;
-    let end = tunnel::run(RawWire::new(wire), stream, &early, timeout, is_stopped).await;
+    let tunnel = tunnel::run(RawWire::new(wire), stream, &early, timeout, is_stopped);
+    // Boxed: few connections come to be one.
+    let end = Box::pin(tunnel).await;
     drop(in_flight);
     log::tunnel_ended(conn.peer, end);
+}
+
+/// The orderly end of a connection.
+async fn end(mut wire: Wire) {
+    let ended = poll_fn(|cx| hyper::rt::Write::poll_shutdown(Pin::new(&mut wire), cx));
+    // The peer may be gone: then there is nobody to end it with.
+    let _ = ended.await;
 }
 
 /// Answers 503 on a connection over a bound, without reading the request it may bring; one that

@@ -172,10 +172,10 @@ fn head_has_a_length_and_no_body() {
 fn what_follows_a_whole_answer_is_nobodys_answer() {
     let upstream = Script::start(|mut heard| {
         while let Some(request) = heard.request() {
-            heard.say(OK);
-            if request.starts_with("GET /evil ") {
-                heard.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
-            }
+            // In one piece: what comes later cannot be told from an answer to the next request.
+            let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+            let more = if request.starts_with("GET /evil ") { evil } else { "" };
+            heard.say(format!("{OK}{more}"));
         }
     });
     let (_site, gateway) = serve(&format!("url = \"http://{}\"", upstream.address), "");

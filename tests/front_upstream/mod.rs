@@ -2,6 +2,7 @@
 //! again, and what becomes of broken answers.
 
 mod answers;
+mod attack;
 mod bodies;
 mod endpoints;
 mod secured;

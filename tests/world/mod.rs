@@ -9,42 +9,44 @@
     reason = "a test's own world fails by panicking"
 )]
 
+mod provider;
+mod shops;
+
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayString;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use latchkey::clock::{Monotonic, Now, Timestamp};
-use latchkey::config::{self, ConfigFile, Sources};
-use latchkey::decision::jwt::KeySet;
-use latchkey::decision::origin::Origin;
-use latchkey::decision::policy::{Issuer, JwtAlgorithm, Policies};
-use latchkey::decision::principal::{ApiKey, Principal, Shop};
-use latchkey::decision::rate_limit::Quota;
+use latchkey::decision::policy::JwtAlgorithm;
+use latchkey::decision::principal::Principal;
 use latchkey::decision::request::RequestView;
 use latchkey::decision::widget_token::{self, SigningKey, WidgetToken};
 use latchkey::decision::{Context, Decision, Facts as _, Round, evaluate};
-use latchkey::id::{KeyId, Name, ShopId, TokenId};
+use latchkey::id::{Name, TokenId};
 use latchkey::limiter::Limiter;
 use latchkey::secret::{Pepper, SecretBytes};
 use latchkey::snapshot::Snapshot;
 use latchkey::store::SigningKeyRecord;
 use latchkey::verified_tokens::VerifiedTokenCache;
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
-    RsaKeyPair, RsaPublicKeyComponents,
-};
-use serde_json::json;
+
+use self::provider::Provider;
+use self::shops::{api_key, api_key_text, shop};
 
 /// When everything happens.
 const NOW: Timestamp = Timestamp::from_unix_s(1_800_000_000);
-const ISSUER: &str = "https://id.example";
+
+/// Each algorithm, and the names of its cases: a token never seen, and one that was verified.
+const ALGORITHMS: [(JwtAlgorithm, &str, &str); 6] = [
+    (JwtAlgorithm::RS256, "jwt/cold/RS256", "jwt/warm/RS256"),
+    (JwtAlgorithm::PS256, "jwt/cold/PS256", "jwt/warm/PS256"),
+    (JwtAlgorithm::ES256, "jwt/cold/ES256", "jwt/warm/ES256"),
+    (JwtAlgorithm::ES384, "jwt/cold/ES384", "jwt/warm/ES384"),
+    (JwtAlgorithm::EdDSA, "jwt/cold/EdDSA", "jwt/warm/EdDSA"),
+    (JwtAlgorithm::HS256, "jwt/cold/HS256", "jwt/warm/HS256"),
+];
 
 /// A request and what must come of it.
 pub(crate) struct Case {
@@ -69,7 +71,9 @@ impl World {
     pub(crate) fn new(shops: u32) -> Self {
         let provider = Provider::new();
         let pepper = Pepper::new(&SecretBytes::new([7; 32]));
-        let mut snapshot = Snapshot::new(Arc::new(policies()), pepper.clone());
+        let mut policies = shops::policies();
+        policies.issuers.extend(provider::issuers());
+        let mut snapshot = Snapshot::new(Arc::new(policies), pepper.clone());
         for number in 0..shops {
             snapshot.put_shop(shop(number));
             snapshot.put_api_key(api_key(number, &pepper));
@@ -82,7 +86,7 @@ impl World {
             retired_at: None,
             last_expiry: NOW,
         }]);
-        snapshot.put_key_set(name("id"), provider.key_set());
+        snapshot.put_key_set(Name::parse("id").unwrap(), provider.key_set());
         let world = Self {
             limiter: Limiter::new(1 << 16, snapshot.policies().limits.len()),
             snapshot,
@@ -90,7 +94,9 @@ impl World {
             cases: cases(shops - 1, &provider, &SigningKey::new(1, &signing)),
             mono_us: Cell::new(0),
         };
-        world.remember("jwt/cached");
+        for (_, _, warm) in ALGORITHMS {
+            world.remember(warm);
+        }
         world
     }
 
@@ -131,63 +137,6 @@ impl World {
     }
 }
 
-/// The default policies, one issuer more, and quotas too large to be used up.
-fn policies() -> Policies {
-    let sources =
-        Sources { file: ConfigFile::Absent, environment: BTreeMap::new(), overrides: Vec::new() };
-    let config = config::load(&sources).unwrap_or_else(|errors| panic!("{errors}"));
-    let mut policies = Policies::clone(&config.policies);
-    let ample = Quota::new(Quota::LIMIT_MAX, Duration::from_secs(1)).unwrap();
-    policies.limits.iter_mut().for_each(|policy| policy.quota = ample);
-    policies.attempts.quota = ample;
-    policies.issuers.push(Issuer {
-        name: name("id"),
-        iss: ISSUER.into(),
-        audiences: vec!["search".into()],
-        algorithms: vec![JwtAlgorithm::ES256, JwtAlgorithm::RS256, JwtAlgorithm::EdDSA],
-        secret: None,
-        leeway: Duration::from_secs(60),
-        required_claims: Vec::new(),
-        typ: Vec::new(),
-        scope_claim: vec!["scope".into()],
-        shop_claim: None,
-        stale_max: Duration::from_secs(3600),
-    });
-    policies
-}
-
-fn name(text: &str) -> Name {
-    Name::parse(text).unwrap()
-}
-
-fn shop(number: u32) -> Shop {
-    Shop {
-        id: ShopId::parse(&format!("shop-{number}")).unwrap(),
-        enabled: true,
-        url: Origin::parse(&format!("https://shop-{number}.example")).unwrap(),
-        widget_origins: Vec::new(),
-        tokens_valid_from: Timestamp::default(),
-        limits: Vec::new(),
-    }
-}
-
-fn api_key(number: u32, pepper: &Pepper) -> ApiKey {
-    ApiKey {
-        id: KeyId(number.into()),
-        digest: pepper.digest(api_key_text(number).as_bytes()),
-        shop: shop(number).id,
-        expires_at: None,
-        grace_until: None,
-        networks: Vec::new(),
-        limits: Vec::new(),
-        last_used_ms: Arc::default(),
-    }
-}
-
-fn api_key_text(number: u32) -> String {
-    format!("sk_{number:032x}")
-}
-
 /// One case for every way; the shop that calls is number `caller`.
 fn cases(caller: u32, provider: &Provider, signing: &SigningKey) -> Vec<Case> {
     let widget_token = WidgetToken {
@@ -198,6 +147,7 @@ fn cases(caller: u32, provider: &Provider, signing: &SigningKey) -> Vec<Case> {
         expires_at: NOW + Duration::from_secs(3600),
     };
     let widget_token = widget_token::sign(&widget_token, signing);
+    let altered = widget_token.expose().replacen('A', "B", 1);
     let api_key = api_key_text(caller);
     let unknown = api_key_text(u32::MAX);
     let origin = shop(caller).url.to_string();
@@ -209,7 +159,7 @@ fn cases(caller: u32, provider: &Provider, signing: &SigningKey) -> Vec<Case> {
         headers: headers(fields),
     };
     let search = "/api/search/products";
-    vec![
+    let mut cases = vec![
         case(
             "api_key/allowed",
             "shop_api_key",
@@ -235,16 +185,20 @@ fn cases(caller: u32, provider: &Provider, signing: &SigningKey) -> Vec<Case> {
             &[("x-widget-token", widget_token.expose()), ("origin", &origin)],
         ),
         case(
-            "jwt/cached",
-            "jwt",
-            search,
-            &[("authorization", &bearer(provider.es256("the cached one")))],
+            "widget_token/altered",
+            "invalid_credential",
+            "/api/widget/search",
+            &[("x-widget-token", &altered), ("origin", &origin)],
         ),
-        case("jwt/cold/ES256", "jwt", search, &[("authorization", &bearer(provider.es256("e")))]),
-        case("jwt/cold/RS256", "jwt", search, &[("authorization", &bearer(provider.rs256("r")))]),
-        case("jwt/cold/EdDSA", "jwt", search, &[("authorization", &bearer(provider.eddsa("d")))]),
         case("anonymous", "anonymous", search, &[]),
-    ]
+    ];
+    for (algorithm, cold, warm) in ALGORITHMS {
+        for name in [cold, warm] {
+            let token = bearer(provider.token(algorithm, name));
+            cases.push(case(name, "jwt", search, &[("authorization", &token)]));
+        }
+    }
+    cases
 }
 
 /// Header fields as they come: the given ones among those that clients send anyway.
@@ -261,73 +215,4 @@ fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         .chain(fields)
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
         .collect()
-}
-
-/// An identity provider with a key of each kind.
-struct Provider {
-    ecdsa: EcdsaKeyPair,
-    ed25519: Ed25519KeyPair,
-    rsa: RsaKeyPair,
-}
-
-impl Provider {
-    fn new() -> Self {
-        let random = SystemRandom::new();
-        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let ecdsa = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-        let ed25519 = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
-        Self {
-            ecdsa: EcdsaKeyPair::from_pkcs8(algorithm, ecdsa.as_ref(), &random).unwrap(),
-            ed25519: Ed25519KeyPair::from_pkcs8(ed25519.as_ref()).unwrap(),
-            // ring does not make RSA keys; this one protects nothing.
-            rsa: RsaKeyPair::from_pkcs8(include_bytes!("rsa_2048.pk8")).unwrap(),
-        }
-    }
-
-    fn key_set(&self) -> KeySet {
-        let (x, y) = self.ecdsa.public_key().as_ref()[1..].split_at(32);
-        let rsa = RsaPublicKeyComponents::<Vec<u8>>::from(self.rsa.public());
-        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let set = json!({"keys": [
-            {"kty": "EC", "crv": "P-256", "kid": "ES256", "x": text(x), "y": text(y)},
-            {"kty": "RSA", "kid": "RS256", "n": text(&rsa.n), "e": text(&rsa.e)},
-            {"kty": "OKP", "crv": "Ed25519", "kid": "EdDSA",
-             "x": text(self.ed25519.public_key().as_ref())},
-        ]});
-        KeySet::parse(&set.to_string(), NOW).unwrap()
-    }
-
-    fn es256(&self, subject: &str) -> String {
-        let signature = |message: &[u8]| self.ecdsa.sign(&SystemRandom::new(), message).unwrap();
-        token("ES256", subject, |message| signature(message).as_ref().to_vec())
-    }
-
-    fn rs256(&self, subject: &str) -> String {
-        token("RS256", subject, |message| {
-            let mut signature = vec![0; self.rsa.public().modulus_len()];
-            let random = SystemRandom::new();
-            self.rsa.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
-            signature
-        })
-    }
-
-    fn eddsa(&self, subject: &str) -> String {
-        token("EdDSA", subject, |message| self.ed25519.sign(message).as_ref().to_vec())
-    }
-}
-
-fn token(algorithm: &str, subject: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
-    let header = json!({"alg": algorithm, "kid": algorithm, "typ": "JWT"});
-    let claims = json!({
-        "iss": ISSUER,
-        "aud": "search",
-        "sub": subject,
-        "scope": "openid search",
-        "iat": NOW.unix_s(),
-        "exp": NOW.unix_s() + 3600,
-    });
-    let encode = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let signed = format!("{}.{}", encode(header), encode(claims));
-    let signature = sign(signed.as_bytes());
-    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

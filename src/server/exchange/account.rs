@@ -143,7 +143,7 @@ impl Account {
     }
 
     /// The connection asks for more: what it was handed before is taken.
-    pub(super) fn asked(&mut self) {
+    pub(super) fn asked(&self) {
         self.in_flight.offered(false);
     }
 

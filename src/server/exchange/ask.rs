@@ -111,6 +111,9 @@ impl Exchange<'_> {
             let detail = format!("The request is refused because {why}.");
             return Err(self.reject(parts, Code::BadRequest, &detail, &detail));
         }
+        if forward_auth::is_reserved(parts.uri.path()) {
+            return Err(self.own(contract, parts, "requests under /.latchkey/"));
+        }
         if cors::is_preflight(&self.view(parts)) {
             return Err(self.own(contract, parts, "preflights"));
         }

@@ -5,7 +5,7 @@ use http::request;
 
 use crate::config::ForwardingHeader;
 use crate::server::conn::Conn;
-use crate::server::forward_auth::RESERVED;
+use crate::server::forward_auth::is_reserved;
 use crate::server::message::client_address::Caller;
 use crate::server::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
@@ -16,7 +16,7 @@ pub(super) fn caller(conn: &Conn, parts: &request::Parts) -> Caller {
     let values = |name| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let configured = settings.server.forwarding_header;
     // In what a proxy asks, the contract says where the address is, not the configuration.
-    let asks = parts.uri.path().starts_with(RESERVED);
+    let asks = is_reserved(parts.uri.path());
     match if asks { ForwardingHeader::XForwardedFor } else { configured } {
         _ if trusted.is_empty() => Caller::direct(conn.peer),
         ForwardingHeader::XForwardedFor => Caller::from_x_forwarded(

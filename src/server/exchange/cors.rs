@@ -11,7 +11,7 @@ use http::{Response, request};
 use super::Exchange;
 use crate::decision::Facts as _;
 use crate::decision::cors::{Sharing, is_preflight, preflight, sharing};
-use crate::server::forward_auth::RESERVED;
+use crate::server::forward_auth::is_reserved;
 use crate::server::log;
 use crate::server::message::cors::{CorsFields, vary_by_preflight};
 use crate::server::message::problem::Problem;
@@ -34,7 +34,7 @@ impl Exchange<'_> {
     pub(super) fn reader(&self, parts: &request::Parts) -> Reader {
         let view = self.view(parts);
         // What a proxy asks about is known only once its question was read.
-        if is_preflight(&view) || view.path.starts_with(RESERVED) {
+        if is_preflight(&view) || is_reserved(view.path) {
             return Reader { sharing: Sharing::Unshared, origin: None };
         }
         let snapshot = self.conn.local.shared.snapshot.load();

@@ -116,8 +116,9 @@ impl Forward {
         };
         fields::prepare_request(&mut parts.headers, &outgoing);
         let mut request = Request::new(body);
-        *request.method_mut() = std::mem::take(&mut parts.method);
-        *request.uri_mut() = origin_form(std::mem::take(&mut parts.uri));
+        // Method and path stay, for what the log says if there is no answer.
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = origin_form(&parts.uri);
         *request.headers_mut() = std::mem::take(&mut parts.headers);
         way.write(&mut request);
         Ok(Self {
@@ -158,6 +159,8 @@ impl Forward {
             Answer::Upgraded(response, upgraded) => {
                 let mut response = *response;
                 fields::prepare_response(response.headers_mut());
+                // What follows is no body, so it has no length.
+                response.headers_mut().remove(CONTENT_LENGTH);
                 let token = upgrade.as_deref().unwrap_or_default();
                 response.headers_mut().insert(UPGRADE, fields::owned(token.to_owned()));
                 let option = HeaderValue::from_static("upgrade");
@@ -221,8 +224,8 @@ fn marked(
 }
 
 /// The path and query as they were received.
-fn origin_form(target: Uri) -> Uri {
-    let path = target.into_parts().path_and_query;
+fn origin_form(target: &Uri) -> Uri {
+    let path = target.path_and_query().cloned();
     path.unwrap_or(PathAndQuery::from_static("/")).into()
 }
 

@@ -32,7 +32,7 @@ use self::reply::{ReplyBody, Source};
 use super::client_body::ClientBody;
 use super::conn::Conn;
 use super::failure::Failure;
-use super::forward_auth::RESERVED;
+use super::forward_auth::is_reserved;
 use super::log::{self, Subject};
 use super::message::client_address::Caller;
 use super::message::problem::{LimitHeaders, Problem};
@@ -107,7 +107,7 @@ impl Exchange<'_> {
         if let Some(response) = self.malformed(parts) {
             return whole(response);
         }
-        if parts.uri.path().starts_with(RESERVED) {
+        if is_reserved(parts.uri.path()) {
             return whole(self.reserved(parts, body).await);
         }
         if let Some(response) = self.too_long(parts) {

@@ -19,11 +19,21 @@ pub(super) mod answer;
 pub mod original;
 
 use crate::config::Contract;
+use crate::decision::route::CanonicalPath;
 
 /// The path below which no request reaches a route: what stands here is latchkey's own.
-pub(super) const RESERVED: &str = "/.latchkey/";
+const RESERVED: &str = "/.latchkey/";
 
 const ENDPOINTS: &str = "/.latchkey/auth/";
+
+/// Whether `path` is below the reserved one, percent-encoded or not: patterns match what is
+/// decoded, so one that takes everything would take `/%2elatchkey/` too.
+pub(super) fn is_reserved(path: &str) -> bool {
+    let is_encoded = || path.split('/').nth(1).is_some_and(|first| first.contains('%'));
+    let decoded = || CanonicalPath::parse(path);
+    path.starts_with(RESERVED)
+        || (is_encoded() && decoded().is_ok_and(|path| path.as_str().starts_with(RESERVED)))
+}
 
 /// The contract whose endpoint `path` is. Envoy puts the path it asks about behind its endpoint's;
 /// the others' endpoints are one path each.

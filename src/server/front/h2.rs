@@ -4,8 +4,9 @@
 //! What hyper and h2 see to: frames, header blocks, flow control, streams opened to be reset, a
 //! peer that answers no PING. What is seen to here: nothing arrives at all → closed silently; no
 //! request for the idle time → GOAWAY; no progress of the client taking what is written, or what
-//! it asked for → the connection is given up; more requests given up by the client than
-//! completed, by far → GOAWAY. What a request says is judged when it is one.
+//! it asked for → the connection is given up; none of one response while others go on → its
+//! stream is reset; more requests given up by the client than completed, by far → GOAWAY. What a
+//! request says is judged when it is one.
 
 use std::error::Error as _;
 use std::future::poll_fn;
@@ -30,20 +31,76 @@ use crate::config::ServerConfig;
 use crate::metrics::{Bound, GoAway};
 use crate::server::conn::Conn;
 use crate::server::log;
-use crate::server::streams::Streams;
+use crate::server::streams::{Offer, Streams};
 
 /// How long a peer that was told GOAWAY, and has no request under way, may take to close.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Runs requests on the worker that has their connection.
-#[derive(Debug, Clone, Copy)]
-struct OnWorker;
+#[derive(Clone)]
+struct OnWorker {
+    conn: Rc<Conn>,
+    /// So long may a client take nothing of a response.
+    stall: Duration,
+}
 
 impl<F: Future + 'static> Executor<F> for OnWorker {
     fn execute(&self, request: F) {
+        let Self { conn, stall } = self.clone();
         tokio::task::spawn_local(async move {
-            request.await;
+            let mut pace = Pace::new(&conn, stall);
+            let mut request = pin!(request);
+            // Where the time is over, the request is dropped: that resets its stream.
+            poll_fn(|cx| pace.poll(cx, request.as_mut())).await;
         });
+    }
+}
+
+/// The time of one response, in which a connection that is busy otherwise is no excuse: else a
+/// client could keep as many requests under way as it likes, by asking for others now and then.
+struct Pace<'a> {
+    conn: &'a Conn,
+    stall: Duration,
+    offer: Rc<Offer>,
+    timer: Timer,
+    /// What the client had taken of the response, and done on the connection, when the timer was
+    /// set.
+    taken: u32,
+    steps: u32,
+}
+
+impl<'a> Pace<'a> {
+    fn new(conn: &'a Conn, stall: Duration) -> Self {
+        let (offer, timer) = (Rc::default(), Timer::default());
+        Self { conn, stall, offer, timer, taken: 0, steps: 0 }
+    }
+
+    /// Ready when `request` has ended, or is to be given up.
+    fn poll<F: Future>(&mut self, cx: &mut Context<'_>, request: Pin<&mut F>) -> Poll<()> {
+        let Some(streams) = self.conn.streams() else {
+            return request.poll(cx).map(drop);
+        };
+        if streams.within(&self.offer, || request.poll(cx)).is_ready() {
+            return Poll::Ready(());
+        }
+        if !self.offer.is_untaken() || self.offer.steps() != self.taken {
+            self.timer.disarm();
+        }
+        if !self.offer.is_untaken() {
+            return Poll::Pending;
+        }
+        loop {
+            if !self.timer.is_armed() {
+                (self.taken, self.steps) = (self.offer.steps(), streams.steps());
+            }
+            ready!(self.timer.poll(cx, Wait::Write, self.stall));
+            if streams.steps() != self.steps {
+                self.conn.local.shared.metrics.bound_hit(Bound::BodyTimeout);
+                return Poll::Ready(());
+            }
+            // Nothing goes on at all: that is the connection's to judge.
+            self.timer.disarm();
+        }
     }
 }
 
@@ -63,7 +120,7 @@ pub(in crate::server) async fn serve<F, B>(
     let Some(streams) = conn.streams() else {
         return;
     };
-    let mut http = pin!(builder(config).serve_connection(wire, service_fn(handle)));
+    let mut http = pin!(builder(conn, config).serve_connection(wire, service_fn(handle)));
     let metrics = &conn.local.shared.metrics;
     let mut watch = Watch::new(config);
     let ended = poll_fn(|cx| {
@@ -98,9 +155,10 @@ pub(in crate::server) async fn serve<F, B>(
     }
 }
 
-fn builder(config: &ServerConfig) -> http2::Builder<OnWorker> {
+fn builder(conn: &Rc<Conn>, config: &ServerConfig) -> http2::Builder<OnWorker> {
     let bounds = &config.h2;
-    let mut builder = http2::Builder::new(OnWorker);
+    let worker = OnWorker { conn: Rc::clone(conn), stall: config.body_timeout };
+    let mut builder = http2::Builder::new(worker);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(bounds.streams_max)

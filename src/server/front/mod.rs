@@ -8,6 +8,6 @@ pub(super) mod listen;
 pub(super) mod proxied;
 pub mod proxy_protocol;
 pub(super) mod raw;
-mod stream;
+pub(super) mod stream;
 pub(super) mod tunnel;
 pub(super) mod wire;

@@ -1,4 +1,5 @@
-//! The bytes of a connection, plain or through TLS, written to a peer that has to take them.
+//! The bytes of a connection, plain, through TLS or in memory, written to a peer that has to take
+//! them.
 //!
 //! Reads when told to; what is read, and how long that may take, is the wire's to say.
 
@@ -8,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -21,6 +22,8 @@ pub(in crate::server) enum Stream {
     Plain(TcpStream),
     /// Boxed: most connections wait most of the time, and should be small.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Of the same process; see [`crate::server::memory`].
+    Memory(DuplexStream),
 }
 
 impl Stream {
@@ -29,6 +32,8 @@ impl Stream {
         let tcp = match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
+            // Knows one way to end.
+            Self::Memory(_) => return,
         };
         // A connection that is gone needs no cutting.
         let _ = tcp.set_zero_linger();
@@ -44,6 +49,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
+            Self::Memory(memory) => Pin::new(memory).poll_read(cx, buffer),
         }
     }
 }
@@ -57,6 +63,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Memory(memory) => Pin::new(memory).poll_write(cx, bytes),
         }
     }
 
@@ -68,6 +75,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
+            Self::Memory(memory) => Pin::new(memory).poll_write_vectored(cx, slices),
         }
     }
 
@@ -79,6 +87,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Memory(memory) => Pin::new(memory).poll_flush(cx),
         }
     }
 
@@ -86,6 +95,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Memory(memory) => Pin::new(memory).poll_shutdown(cx),
         }
     }
 }

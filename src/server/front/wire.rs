@@ -154,6 +154,15 @@ impl Wire {
         Poll::Pending
     }
 
+    /// Ready when there is something for hyper to do: a head is whole, or none will be.
+    pub(in crate::server) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while matches!(self.phase, Phase::Head(_)) {
+            ready!(self.poll_head(cx))?;
+        }
+        self.conn.hold();
+        Poll::Ready(Ok(()))
+    }
+
     /// Gets on with reading a head.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.empty_lines < EMPTY_LINES_MAX && self.buffer.unread().starts_with(b"\r\n") {
@@ -177,7 +186,12 @@ impl Wire {
                 return Poll::Ready(Ok(()));
             }
         }
-        match self.poll_fill(cx)? {
+        let filled = self.poll_fill(cx)?;
+        if filled.is_pending() {
+            // Of a head that is not whole, hyper has nothing.
+            self.conn.rest();
+        }
+        match filled {
             Poll::Ready(0) => self.phase = Phase::Ended,
             Poll::Ready(_) => self.fresh = false,
             Poll::Pending if self.buffer.is_empty() => {
@@ -398,19 +412,16 @@ impl Write for Wire {
         let this = self.get_mut();
         ready!(this.stream.poll_flush(cx))?;
         if this.conn.flushed() {
-            // Hyper reads again only when woken: for what has been held back, or for the end of
-            // the idle time.
-            let idle = matches!(this.phase, Phase::Head(_)) && this.buffer.is_empty();
-            let timer = &mut this.read_timer;
-            if !idle || timer.poll(cx, Wait::Request, this.bounds.idle_timeout).is_ready() {
-                cx.waker().wake_by_ref();
-            }
+            // Hyper reads again only when woken: for what has been held back, or to find that it
+            // may rest.
+            cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.conn.hold();
         loop {
             match &mut this.closing {
                 Closing::Open => {

@@ -8,10 +8,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
 use super::fields::{is_hop_by_hop, is_ours, owned};
 
 /// Fields that mean something only in a head.
-const HEAD_ONLY: [&str; 17] = [
+const HEAD_ONLY: [&str; 29] = [
     "authorization",
     "age",
+    "allow",
     "cache-control",
+    "clear-site-data",
     "content-encoding",
     "content-length",
     "content-range",
@@ -21,16 +23,31 @@ const HEAD_ONLY: [&str; 17] = [
     "expect",
     "expires",
     "host",
+    "link",
     "location",
     "max-forwards",
+    "origin",
+    "pragma",
+    "range",
+    "ratelimit",
+    "ratelimit-policy",
+    "referer",
+    "refresh",
+    "retry-after",
     "set-cookie",
+    "strict-transport-security",
     "vary",
     "www-authenticate",
 ];
+/// Beginnings of the names of such fields.
+const HEAD_ONLY_GROUPS: [&str; 5] =
+    ["access-control-", "content-security-policy", "cross-origin-", "if-", "x-ratelimit-"];
 
 fn may_pass(name: &HeaderName) -> bool {
     let name = name.as_str();
-    !is_hop_by_hop(name) && !is_ours(name) && !HEAD_ONLY.contains(&name)
+    let head_only = HEAD_ONLY.contains(&name)
+        || HEAD_ONLY_GROUPS.iter().any(|beginning| name.starts_with(beginning));
+    !is_hop_by_hop(name) && !is_ours(name) && !head_only
 }
 
 /// The announcement of the trailer fields that may be passed on; `None` if there is none.

@@ -134,12 +134,23 @@ async fn connect_unbounded(target: &Target) -> Result<Stream, ConnectError> {
     };
     let connector = TlsConnector::from(Arc::clone(&tls.config));
     let secured = connector.connect(tls.name.clone(), tcp).await;
-    let secured = secured.map_err(|source| ConnectError::Tls { host: host(), source })?;
+    let secured =
+        secured.map_err(|error| ConnectError::Tls { host: host(), source: plain(error) })?;
     // Without ALPN nobody knows what the other side would make of a preface.
     if target.http2 && secured.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(ConnectError::NoHttp2 { host: host() });
     }
     Ok(Stream::tls(secured))
+}
+
+/// What rustls says, in words that mean something to who has mistaken http for https.
+fn plain(error: io::Error) -> io::Error {
+    let rustls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    if matches!(rustls, Some(rustls::Error::InvalidMessage(_))) {
+        let said = "what it says is no TLS; if it speaks plain HTTP, its url begins with http://";
+        return io::Error::new(error.kind(), said);
+    }
+    error
 }
 
 /// The addresses of both families in turn, in the order that the system gave them.

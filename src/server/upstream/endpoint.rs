@@ -27,7 +27,8 @@ pub(in crate::server) struct Endpoint {
     host: HeaderValue,
     in_flight: Cell<usize>,
     /// The latest used last.
-    idle: RefCell<Vec<H1>>,
+    #[expect(clippy::vec_box, reason = "large, and moved with every request: boxed once")]
+    idle: RefCell<Vec<Box<H1>>>,
     h2: H2Pool,
 }
 
@@ -109,6 +110,8 @@ impl Endpoint {
         let kept = host.filter(|_| config.preserve_host);
         let kept = kept.and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        // When it is sent a second time it is there already.
+        let kept = kept.or(parts.authority.take().filter(|_| config.preserve_host));
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(kept.unwrap_or_else(|| self.authority.clone()));
         parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
@@ -127,7 +130,7 @@ impl Endpoint {
             return self.h2_connection().await.map(Connection::H2);
         }
         if !fresh && let Some(h1) = self.idle_connection(clock.now().mono) {
-            return Ok(Connection::H1(Box::new(h1)));
+            return Ok(Connection::H1(h1));
         }
         let stream = connect(self.target()?, self.config().connect_timeout).await?;
         let h1 = H1::new(stream).await.map_err(|error| self.not_http(&error))?;
@@ -152,7 +155,7 @@ impl Endpoint {
     }
 
     /// The idle connection that was used last; older ones only as long as that is dead.
-    fn idle_connection(&self, now: Monotonic) -> Option<H1> {
+    fn idle_connection(&self, now: Monotonic) -> Option<Box<H1>> {
         loop {
             let mut h1 = self.idle.borrow_mut().pop()?;
             if h1.is_fresh(self.config().idle_timeout, now) {
@@ -178,7 +181,7 @@ impl Endpoint {
     }
 
     /// Takes a connection back that has carried a request whole.
-    pub(super) fn rest(&self, mut h1: H1, now: Monotonic) {
+    pub(super) fn rest(&self, mut h1: Box<H1>, now: Monotonic) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.config().idle_connections_max.get() {
             h1.rest(now);

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
@@ -24,15 +24,20 @@ use crate::clock::Monotonic;
 
 /// The most bytes of a response's head, and of a body read ahead.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// The most bytes until a response's head is complete: of interim responses (1xx) hyper takes as
+/// many as come.
+const HEARD_BYTES_MAX: usize = 4 * BUFFER_BYTES;
 
 /// A connection.
 pub(super) struct H1 {
     send: SendRequest<RequestBody>,
     conn: Connection<TokioIo<Stream>, RequestBody>,
-    heard: Rc<Cell<bool>>,
+    heard: Rc<Cell<usize>>,
     /// It has carried a request before.
     reused: bool,
     ended: bool,
+    /// It takes no further request.
+    spent: bool,
     /// Since when it is idle.
     idle_since: Monotonic,
     /// For how long it may be, as the other side has said.
@@ -70,6 +75,7 @@ impl H1 {
             heard,
             reused: false,
             ended: false,
+            spent: false,
             idle_since: Monotonic::default(),
             idle_max: None,
         })
@@ -80,7 +86,7 @@ impl H1 {
         &mut self,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, Refused>> + use<> {
-        self.heard.set(false);
+        self.heard.set(0);
         self.send.try_send_request(request)
     }
 
@@ -99,7 +105,12 @@ impl H1 {
 
     /// Whether it has carried a request before, and nothing was heard of the present one.
     pub(super) fn was_dropped_idle(&self) -> bool {
-        self.reused && !self.heard.get()
+        self.reused && self.heard.get() == 0
+    }
+
+    /// Whether more was said than an answer's head can be.
+    pub(super) fn has_heard_too_much(&self) -> bool {
+        self.heard.get() > HEARD_BYTES_MAX
     }
 
     /// Whether it has carried a request before.
@@ -114,12 +125,19 @@ impl H1 {
 
     /// The response has arrived and the request is out, both whole: it can take the next one.
     pub(super) fn is_idle(&self) -> bool {
+        !self.spent && self.is_done()
+    }
+
+    fn is_done(&self) -> bool {
         !self.ended && self.send.is_ready()
     }
 
     /// Notes what the other side says of how long it keeps idle connections (`Keep-Alive:
-    /// timeout=5`), with a second to spare, so that it is not asked when it is about to close.
+    /// timeout=5`), with a second to spare, so that it is not asked when it is about to close. One
+    /// that speaks HTTP/1.0 is not asked again at all: hyper would send it the next request in
+    /// HTTP/1.0 too, which has no chunks, and leave out a body of unknown length without a word.
     pub(super) fn note_keep_alive(&mut self, response: &Response<Incoming>) {
+        self.spent = response.version() != Version::HTTP_11;
         let Some(value) = response.headers().get("keep-alive") else {
             return;
         };
@@ -156,11 +174,11 @@ impl H1 {
         (parts.io.into_inner(), parts.read_buf)
     }
 
-    /// Drives it until it is idle or has ended.
+    /// Drives it until the exchange is over or it has ended.
     pub(super) async fn drive(&mut self) {
         std::future::poll_fn(|cx| {
             self.poll(cx);
-            if self.ended || self.is_idle() { Poll::Ready(()) } else { Poll::Pending }
+            if self.ended || self.is_done() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -76,6 +76,8 @@ impl BodyFault {
 pub(in crate::server) struct BodyWatch {
     fault: Cell<Option<BodyFault>>,
     frames: Cell<u32>,
+    /// It is up to the client.
+    awaited: Cell<bool>,
     done: Cell<bool>,
 }
 
@@ -88,6 +90,11 @@ impl BodyWatch {
     /// Frames passed on so far; wraps.
     pub(in crate::server) fn frames(&self) -> u32 {
         self.frames.get()
+    }
+
+    /// The upstream would take more of it, and the client has not sent that yet.
+    pub(in crate::server) fn is_awaited(&self) -> bool {
+        self.awaited.get() && !self.done.get()
     }
 
     /// Nothing more of it is passed on.
@@ -157,7 +164,11 @@ impl Body for RequestBody {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        let frame = match ready!(Pin::new(incoming).poll_frame(cx)) {
+        let polled = Pin::new(incoming).poll_frame(cx);
+        if let Some(watch) = &self.watch {
+            watch.awaited.set(polled.is_pending());
+        }
+        let frame = match ready!(polled) {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
             Some(Err(fault)) => {

@@ -106,7 +106,7 @@ impl UpstreamBody {
                         None
                     }
                     Some(Err(error)) => {
-                        Some(Err(self.broken(UpstreamCause::Body, log::chain(&error))))
+                        Some(Err(self.broken(UpstreamCause::Body, &log::chain(&error))))
                     }
                     Some(Ok(frame)) => self.passed(frame).map(Ok),
                 })
@@ -115,7 +115,7 @@ impl UpstreamBody {
                 ready!(self.poll_timer(cx));
                 let ms = self.timeout.as_millis();
                 let why = format!("no progress for {ms} ms, or not whole within total_timeout");
-                Poll::Ready(Some(Err(self.broken(UpstreamCause::BodyTimeout, why))))
+                Poll::Ready(Some(Err(self.broken(UpstreamCause::BodyTimeout, &why))))
             }
         }
     }
@@ -163,10 +163,11 @@ impl UpstreamBody {
         self.timer.as_mut().map_or(Poll::Ready(()), |timer| timer.as_mut().poll(cx))
     }
 
-    fn broken(&mut self, cause: UpstreamCause, why: String) -> String {
+    fn broken(&mut self, cause: UpstreamCause, why: &str) -> String {
         self.driven = None;
-        self.state.failed(self.in_flight.endpoint().index(), cause, &*self.clock);
-        why
+        let index = self.in_flight.endpoint().index();
+        self.state.failed(index, cause, &*self.clock);
+        self.state.told(index, why)
     }
 
     /// All of it has arrived: the connection may take the next request.
@@ -174,7 +175,7 @@ impl UpstreamBody {
         if let Some(mut h1) = self.driven.take()
             && h1.has_finished()
         {
-            self.in_flight.endpoint().rest(*h1, self.clock.now().mono);
+            self.in_flight.endpoint().rest(h1, self.clock.now().mono);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A request is sent once. It is sent again only if nothing of it can have had an effect: when no
 //! connection was made; and, for methods that may be repeated and without a body, when a
 //! connection that was kept from an earlier request turns out to be closed before a single byte
-//! of an answer. Informational responses (1xx) end here: hyper's server cannot pass them on.
+//! of an answer; and, whatever the method, without a body, when an HTTP/2 upstream says that it has
+//! not looked at it. Informational responses (1xx) end here: hyper's server cannot pass them on.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -25,6 +26,7 @@ use super::h1::{H1, Unanswered, check_head};
 use super::h2::{H2, Occupied};
 use super::request_body::{BodyFault, BodyWatch, RequestBody};
 use super::response_body::{self, Source, UpstreamBody};
+use super::state::State;
 use super::stream::Stream;
 use super::{Upstream, upgrade};
 use crate::clock::Clock;
@@ -58,6 +60,16 @@ pub(in crate::server) enum SendError {
     Body(BodyFault),
 }
 
+impl SendError {
+    /// The same, and whose doing it is.
+    fn at(self, state: &State, index: usize) -> Self {
+        match self {
+            Self::Upstream(cause, reason) => Self::Upstream(cause, state.told(index, &reason)),
+            Self::Body(fault) => Self::Body(fault),
+        }
+    }
+}
+
 /// Sends `request`; `upgrade` is the protocol that it asks for, if any.
 pub(in crate::server) async fn send(
     upstream: &Upstream,
@@ -67,23 +79,30 @@ pub(in crate::server) async fn send(
 ) -> Result<Answer, SendError> {
     let config = &upstream.state.config;
     let watch = request.body().watch();
-    let repeatable = watch.is_none() && is_repeatable(request.method());
-    let timer = pin!(tokio::time::sleep(config.response_timeout));
+    let bodiless = watch.is_none();
+    let repeatable = bodiless && is_repeatable(request.method());
+    let bound = config.response_timeout.min(config.total_timeout);
+    let timer = pin!(tokio::time::sleep(bound));
+    let total = timer.deadline() - bound + config.total_timeout;
     let mut attempt = Attempt {
         upstream,
         clock,
-        total: timer.deadline() - config.response_timeout + config.total_timeout,
-        patience: Patience { timer, bound: config.response_timeout, watch, frames: 0 },
+        total,
+        patience: Patience { timer, total, bound: config.response_timeout, watch, frames: 0 },
         tried: Vec::new(),
         connects_left: config.connect_retries_max,
         fresh: false,
     };
     loop {
         let (in_flight, connection) = attempt.connect().await?;
-        let started = clock.now().mono;
+        let (started, index) = (clock.now().mono, in_flight.endpoint().index());
         let http2 = matches!(connection, Connection::H2(_));
         in_flight.endpoint().address(&mut request, http2);
-        let spare = (repeatable && connection.is_reused()).then(|| copy(&request));
+        let spare = match &connection {
+            Connection::H1(h1) => repeatable && h1.is_reused(),
+            Connection::H2(_) => bodiless,
+        };
+        let spare = (spare && !attempt.fresh).then(|| copy(&request));
         let sent = match connection {
             Connection::H1(h1) => attempt.exchange_h1(h1, in_flight, request, upgrade).await,
             Connection::H2(h2) => attempt.exchange_h2(h2, in_flight, request).await,
@@ -95,11 +114,11 @@ pub(in crate::server) async fn send(
             }
             Err(Failed::Unsent(unsent)) if !attempt.fresh => *unsent,
             Err(failed) => match (failed, spare) {
-                (Failed::DroppedIdle(_), Some(spare)) => {
+                (Failed::DroppedIdle(_) | Failed::Refused(_), Some(spare)) if !attempt.fresh => {
                     upstream.state.metrics.retry();
                     spare
                 }
-                (failed, _) => return Err(attempt.given_up(failed)),
+                (failed, _) => return Err(attempt.given_up(failed).at(&upstream.state, index)),
             },
         };
         // One idle connection was closed, so the others may be: no second surprise.
@@ -131,15 +150,19 @@ enum Failed {
     Unsent(Box<Request<RequestBody>>),
     /// It was closed before a byte of an answer, having been idle.
     DroppedIdle(SendError),
+    /// It says that it has not looked at the request.
+    Refused(SendError),
     /// Anything else.
     For(SendError),
 }
 
 /// How long is waited for the head of a response: at most a bound from the start (the wait for a
-/// connection included), or from the last progress of the request's body.
+/// connection included), or from the last progress of the request's body; while that is up to the
+/// client, its own bounds count. In no case longer than the whole exchange may take.
 struct Patience<'a> {
     timer: Pin<&'a mut Sleep>,
     bound: Duration,
+    total: Instant,
     watch: Option<Rc<BodyWatch>>,
     frames: u32,
 }
@@ -149,12 +172,13 @@ impl Patience<'_> {
         loop {
             ready!(self.timer.as_mut().poll(cx));
             let frames = self.watch.as_ref().map_or(0, |watch| watch.frames());
-            if frames == self.frames {
+            let over = frames == self.frames && !self.awaits_client();
+            if over || self.timer.deadline() >= self.total {
                 return Poll::Ready(());
             }
             self.frames = frames;
             let next = self.timer.deadline() + self.bound;
-            self.timer.as_mut().reset(next);
+            self.timer.as_mut().reset(next.min(self.total));
         }
     }
 
@@ -168,8 +192,20 @@ impl Patience<'_> {
         .await
     }
 
+    /// An upstream that would take more of the body need not answer before it has it.
+    fn awaits_client(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_awaited())
+    }
+
     fn timed_out(&self) -> SendError {
-        let reason = format!("no response within {} ms", self.bound.as_millis());
+        if self.awaits_client() {
+            return SendError::Body(BodyFault::TimedOut);
+        }
+        let reason = if self.timer.deadline() < self.total {
+            format!("no response within response_timeout, {} ms", self.bound.as_millis())
+        } else {
+            "no response within total_timeout".to_owned()
+        };
         SendError::Upstream(UpstreamCause::Timeout, reason)
     }
 
@@ -215,7 +251,8 @@ impl Attempt<'_> {
             };
             self.upstream.state.failed(endpoint.index(), cause, &**self.clock);
             self.tried.push(endpoint.index());
-            last = Some(SendError::Upstream(cause, reason));
+            let error = SendError::Upstream(cause, reason);
+            last = Some(error.at(&self.upstream.state, endpoint.index()));
         }
         Err(last.unwrap_or_else(|| {
             SendError::Upstream(UpstreamCause::Connect, "no endpoint is left".to_owned())
@@ -230,6 +267,9 @@ impl Attempt<'_> {
         upgrade: Option<&str>,
     ) -> Result<Answer, Failed> {
         let mut response = match self.await_h1(&mut h1, request).await {
+            None if h1.has_heard_too_much() => {
+                return Err(self.malformed(&in_flight, "it is preceded by too much"));
+            }
             None => return Err(self.failed(&in_flight, self.patience.timed_out())),
             Some(Ok(response)) => response,
             Some(Err(Unanswered { request: Some(unsent), .. })) if h1.is_reused() => {
@@ -268,7 +308,7 @@ impl Attempt<'_> {
     }
 
     /// Sends a request and waits for the head of its response; `None` when patience was over
-    /// first.
+    /// first, or too much was said that is no head.
     async fn await_h1(
         &mut self,
         h1: &mut H1,
@@ -282,6 +322,7 @@ impl Attempt<'_> {
             let mut unwoken = Context::from_waker(Waker::noop());
             match answer.as_mut().poll(&mut unwoken) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer.map_err(Unanswered::from))),
+                Poll::Pending if h1.has_heard_too_much() => Poll::Ready(None),
                 Poll::Pending => self.patience.poll(cx).map(|()| None),
             }
         })
@@ -299,16 +340,24 @@ impl Attempt<'_> {
         match answered {
             None => Err(self.failed(&in_flight, self.patience.timed_out())),
             Some(Ok(response)) => {
-                if response.status().is_informational() || response.status().as_u16() >= 600 {
+                if response.status().is_informational() {
                     return Err(self.malformed(&in_flight, "its status is not one of HTTP's"));
+                }
+                if let Err(why) = check_head(&response) {
+                    return Err(self.malformed(&in_flight, why));
                 }
                 in_flight.endpoint().succeeded();
                 Ok(self.response(response, VecDeque::new(), None, in_flight, Some(stream)))
             }
             Some(Err(Unanswered { request: Some(unsent), .. })) => Err(Failed::Unsent(unsent)),
             Some(Err(Unanswered { error, .. })) => {
+                let refused = is_refused(&error);
                 let error = self.patience.error(cause_of(&error), log::chain(&error));
-                Err(self.failed(&in_flight, error))
+                if refused {
+                    Err(Failed::Refused(error))
+                } else {
+                    Err(self.failed(&in_flight, error))
+                }
             }
         }
     }
@@ -320,7 +369,7 @@ impl Attempt<'_> {
             return None;
         }
         if h1.is_idle() {
-            endpoint.rest(*h1, self.clock.now().mono);
+            endpoint.rest(h1, self.clock.now().mono);
             return None;
         }
         if self.patience.watch.as_ref().is_some_and(|watch| !watch.is_done()) {
@@ -330,7 +379,7 @@ impl Attempt<'_> {
                 let mut h1 = h1;
                 let driven = tokio::time::timeout_at(total, h1.drive()).await;
                 if driven.is_ok() && h1.is_idle() {
-                    endpoint.rest(*h1, clock.now().mono);
+                    endpoint.rest(h1, clock.now().mono);
                 }
             });
             return None;
@@ -359,7 +408,7 @@ impl Attempt<'_> {
     fn given_up(&self, failed: Failed) -> SendError {
         let error = match failed {
             Failed::For(error) => return error,
-            Failed::DroppedIdle(error) => error,
+            Failed::DroppedIdle(error) | Failed::Refused(error) => error,
             Failed::Unsent(_) => SendError::Upstream(
                 UpstreamCause::BrokenOff,
                 "the connection was closed as soon as it was made".to_owned(),
@@ -384,19 +433,20 @@ impl Attempt<'_> {
     }
 }
 
-impl Connection {
-    fn is_reused(&self) -> bool {
-        match self {
-            Self::H1(h1) => h1.is_reused(),
-            Self::H2(_) => false,
-        }
-    }
-}
-
 fn upgraded(h1: H1, in_flight: InFlight, response: Response<Incoming>) -> Answer {
     in_flight.endpoint().succeeded();
     let (stream, early) = h1.into_parts();
     Answer::Upgraded(Box::new(response.map(|_| ())), Upgraded { stream, early, in_flight })
+}
+
+/// Whether an HTTP/2 upstream says that it has done nothing about a request (RFC 9113 §8.7): it has
+/// refused the stream, or left it out when it said goodbye.
+fn is_refused(error: &hyper::Error) -> bool {
+    let h2 = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
+    h2.is_some_and(|e| {
+        let left_out = e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR);
+        e.is_remote() && (left_out || e.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
 }
 
 fn cause_of(error: &hyper::Error) -> UpstreamCause {

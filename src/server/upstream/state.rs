@@ -103,6 +103,11 @@ impl State {
         self.config.endpoints.get(index).map(|e| e.authority.as_str()).unwrap_or_default()
     }
 
+    /// What went wrong with an endpoint, and which one it is, for the log.
+    pub(super) fn told(&self, index: usize, why: &str) -> String {
+        format!("upstream `{}` at {}: {why}", self.name, self.authority(index))
+    }
+
     /// Brings the gauges up to date.
     pub(super) fn count_endpoints(&self, clock: &dyn Clock) {
         let mut counts = EndpointCounts::default();
@@ -117,6 +122,17 @@ impl State {
     }
 }
 
+/// The files of an upstream, which can be used.
+fn material(name: &Name, config: &UpstreamConfig) -> Result<Material, String> {
+    let failed = |error: UpstreamTlsError| format!("upstreams.{name}: {error}");
+    let material = config.tls.as_ref().map(Material::read).transpose();
+    let material = material.map_err(failed)?.unwrap_or_default();
+    if config.tls.is_some() {
+        material.client_config(config).map_err(failed)?;
+    }
+    Ok(material)
+}
+
 /// The states of all upstreams.
 #[derive(Default)]
 pub struct UpstreamStates(Mutex<HashMap<Name, Arc<State>>>);
@@ -128,6 +144,15 @@ impl fmt::Debug for UpstreamStates {
 }
 
 impl UpstreamStates {
+    /// Whether the files that `upstreams` name can be used, as of now. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What of them is not usable.
+    pub fn check(upstreams: &BTreeMap<Name, UpstreamConfig>) -> Result<(), String> {
+        upstreams.iter().try_for_each(|(name, config)| material(name, config).map(drop))
+    }
+
     /// Reads the files that `upstreams` name, before they are put in force. Blocks.
     ///
     /// # Errors
@@ -140,13 +165,7 @@ impl UpstreamStates {
     ) -> Result<(), String> {
         let mut prepared = Vec::new();
         for (name, config) in upstreams {
-            let failed = |error: UpstreamTlsError| format!("upstreams.{name}: {error}");
-            let material = config.tls.as_ref().map(Material::read).transpose();
-            let material = material.map_err(failed)?.unwrap_or_default();
-            if config.tls.is_some() {
-                material.client_config(config).map_err(failed)?;
-            }
-            prepared.push((name, config, material));
+            prepared.push((name, config, material(name, config)?));
         }
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, config, material) in prepared {

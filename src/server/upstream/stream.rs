@@ -1,7 +1,8 @@
 //! A connection to an endpoint as bytes: TCP, or TLS over it.
 //!
-//! Remembers whether the other side has said anything since it was asked, because hyper does not
-//! tell: only a request that nobody has begun to answer may be sent again.
+//! Counts what the other side has said since it was asked, because hyper does not tell: only a
+//! request that nobody has begun to answer may be sent again, and interim responses without end
+//! are no answer.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -17,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 #[derive(Debug)]
 pub(in crate::server) struct Stream {
     transport: Transport,
-    heard: Rc<Cell<bool>>,
+    heard: Rc<Cell<usize>>,
 }
 
 #[derive(Debug)]
@@ -35,8 +36,8 @@ impl Stream {
         Self { transport: Transport::Tls(Box::new(tls)), heard: Rc::default() }
     }
 
-    /// Set once the other side has said something; to be reset by who asks.
-    pub(super) fn heard(&self) -> Rc<Cell<bool>> {
+    /// Bytes that the other side has said; to be reset by who asks.
+    pub(super) fn heard(&self) -> Rc<Cell<usize>> {
         Rc::clone(&self.heard)
     }
 }
@@ -53,9 +54,8 @@ impl AsyncRead for Stream {
             Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
         })?;
-        if buffer.filled().len() > before {
-            this.heard.set(true);
-        }
+        let read = buffer.filled().len().saturating_sub(before);
+        this.heard.set(this.heard.get().saturating_add(read));
         Poll::Ready(Ok(()))
     }
 }
