@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -83,15 +83,20 @@ fn plain(lines: &[&[u8]], peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     at
 }
 
-/// An address, with a port or without.
+/// An address, with a port or without; a port may be digits or a name (RFC 7239 §6.3).
 fn node(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-    let address = match bare {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().ok()?.into(),
-        None => match text.parse::<IpAddr>() {
-            Ok(address) => address,
-            Err(_) => text.parse::<SocketAddr>().ok()?.ip(),
-        },
-    };
-    Some(address.to_canonical())
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return Some(inner.parse::<Ipv6Addr>().ok()?.to_canonical());
+    }
+    // With digits in place of the name, and no zone, it is what the standard library reads.
+    let (address, port) = text.rsplit_once(':').filter(|_| !text.contains('%'))?;
+    let named = port.strip_prefix('_').is_some_and(|name| {
+        let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        !name.is_empty() && name.chars().all(letter)
+    });
+    let port = if named { "1" } else { port };
+    Some(format!("{address}:{port}").parse::<SocketAddr>().ok()?.ip().to_canonical())
 }
