@@ -32,7 +32,7 @@ mod client_body;
 mod conn;
 mod exchange;
 mod failure;
-mod forward_auth;
+pub mod forward_auth;
 pub mod front;
 pub mod issue;
 mod local;

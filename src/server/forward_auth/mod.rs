@@ -16,7 +16,7 @@
 //! question is only read after the peer was found among the trusted proxies.
 
 pub(super) mod answer;
-pub(super) mod original;
+pub mod original;
 
 use crate::config::Contract;
 use crate::decision::route::CanonicalPath;

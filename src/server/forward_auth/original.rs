@@ -101,7 +101,7 @@ pub(in crate::server) const fn snippet(contract: Contract) -> &'static str {
 /// Why a question cannot be answered. What it displays is for the operator: it names the header
 /// and the line of the snippet that sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) struct Fault {
+pub struct Fault {
     contract: Contract,
     field: Field,
     what: What,
@@ -133,7 +133,11 @@ impl fmt::Display for Fault {
 /// `caller` is what was read of the question's addresses. One that is not behind any proxy is a
 /// fault: the last entry names no address, and the client would share the limits, and the
 /// permissions, of the proxy.
-pub(in crate::server) fn restore(
+///
+/// # Errors
+///
+/// The field that is missing, repeated or malformed, and the line of the snippet that sets it.
+pub fn restore(
     contract: Contract,
     parts: &mut request::Parts,
     caller: &Caller,
