@@ -11,7 +11,7 @@
 //! | `haproxy` | our Lua action; `X-Original-*` | 200 allows, all else goes to the client |
 //! | `envoy` | `ext_authz`; the request under a prefix | the same, but 5xx is a failure |
 //!
-//! [`original`] makes the request out of the question, [`answer`] the answer out of the decision.
+//! [`original`] makes the request out of the question, `answer` the answer out of the decision.
 //! The decision itself is made as for every other request. Neither looks at who the peer is: a
 //! question is only read after the peer was found among the trusted proxies.
 
