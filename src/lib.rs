@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! socket → server → RequestView → decision::evaluate ─┬─ Refuse → problem+json
-//!                                                     └─ Admit  → proxy to the upstream
+//!                                                     └─ Admit  → forward to the upstream,
+//!                                                                 or 200 to the proxy that asks
 //! ```
 //!
 //! [`decision`] is the product: pure and synchronous, it knows no socket, file, clock or log.

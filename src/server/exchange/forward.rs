@@ -16,7 +16,6 @@ use http::{Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::Body as _;
 
 use super::Exchange;
-use super::hygiene;
 use super::reply::Source;
 use crate::clock::Clock;
 use crate::decision::Admitted;
@@ -30,7 +29,7 @@ use crate::server::message::fields::{self, Outgoing};
 use crate::server::message::problem::{self, LimitHeaders};
 use crate::server::message::trailers;
 use crate::server::request_id::RequestId;
-use crate::server::upstream::request_body::{BodyFault, RequestBody};
+use crate::server::upstream::request_body::RequestBody;
 use crate::server::upstream::send::{self, Answer, SendError, Upgraded};
 use crate::server::upstream::{Upstream, upgrade};
 
@@ -66,8 +65,7 @@ impl Forward {
     ///
     /// # Errors
     ///
-    /// The body is longer than the route takes, or the route's upstream is not configured any
-    /// more: the settings changed this moment.
+    /// The route's upstream is not configured any more: the settings changed this moment.
     #[expect(clippy::needless_pass_by_value, reason = "a proof is used up by what it proves")]
     pub(super) fn new(
         admitted: Admitted<'_>,
@@ -89,9 +87,6 @@ impl Forward {
             return Err(Failure::new(Code::UpstreamUnreachable, detail, reason));
         };
         let bytes_max = route.body_bytes_max.unwrap_or(settings.server.body_bytes_max);
-        if hygiene::announced_length(&parts.headers).is_some_and(|length| length > bytes_max) {
-            return Err(too_large());
-        }
         let body = RequestBody::new(body, bytes_max);
         let has_body = body.watch().is_some();
         let http2 = upstream.config().http2;
@@ -227,11 +222,6 @@ fn marked(
 fn origin_form(target: &Uri) -> Uri {
     let path = target.path_and_query().cloned();
     path.unwrap_or(PathAndQuery::from_static("/")).into()
-}
-
-fn too_large() -> Failure {
-    let fault = BodyFault::TooLarge;
-    Failure::new(fault.code(), fault.detail(), fault.to_string())
 }
 
 fn failure(error: &SendError) -> Failure {
