@@ -46,8 +46,19 @@ pub(super) const IDEMPOTENCY_BY_AGE: Table = Table::new("idempotency_by_age");
 /// Number → sealed key that signs assertions.
 pub(super) const ASSERTION_KEYS: Table = Table::new("assertion_keys");
 
+/// Operator id → operator.
+pub(super) const OPERATORS: Table = Table::new("operators");
+/// Operator's name, folded to lower case → operator id.
+pub(super) const OPERATORS_BY_NAME: Table = Table::new("operators_by_name");
+/// Digest of a session's cookie → session.
+pub(super) const SESSIONS: Table = Table::new("sessions");
+/// Number of an audit entry → the entry and its place in the chain.
+pub(super) const AUDIT: Table = Table::new("audit");
+/// Series, period, start → what was counted.
+pub(super) const USAGE: Table = Table::new("usage");
+
 /// Every table of the current schema.
-pub(super) const TABLES: [Table; 13] = [
+pub(super) const TABLES: [Table; 18] = [
     META,
     SHOPS,
     KEYS,
@@ -61,6 +72,11 @@ pub(super) const TABLES: [Table; 13] = [
     IDEMPOTENCY,
     IDEMPOTENCY_BY_AGE,
     ASSERTION_KEYS,
+    OPERATORS,
+    OPERATORS_BY_NAME,
+    SESSIONS,
+    AUDIT,
+    USAGE,
 ];
 
 /// In [`META`]: the schema version, a big-endian `u32`.
@@ -92,9 +108,14 @@ pub(super) struct Schema {
 /// * 1: the derived tables `keys_by_shop`, `tokens_by_shop`, `tokens_by_expiry`,
 ///   `idempotency_by_age` as well.
 /// * 2: the table `assertion_keys`.
+/// * 3: the tables `operators`, `operators_by_name`, `sessions`, `audit`, `usage`.
 pub(super) const CURRENT: Schema = Schema {
-    version: 2,
-    steps: &[Step { from: 0, run: derive_tables }, Step { from: 1, run: add_assertion_keys }],
+    version: 3,
+    steps: &[
+        Step { from: 0, run: derive_tables },
+        Step { from: 1, run: add_assertion_keys },
+        Step { from: 2, run: add_operators },
+    ],
 };
 
 impl Schema {
@@ -155,6 +176,14 @@ fn add_assertion_keys(tx: &redb::WriteTransaction, path: &Path) -> Result<(), St
     open(tx, ASSERTION_KEYS, path).map(drop)
 }
 
+/// Step 2 → 3: empty tables. The first operator is made by whoever has the set-up link.
+fn add_operators(tx: &redb::WriteTransaction, path: &Path) -> Result<(), StoreError> {
+    for table in [OPERATORS, OPERATORS_BY_NAME, SESSIONS, AUDIT, USAGE] {
+        open(tx, table, path)?;
+    }
+    Ok(())
+}
+
 /// Writes, for every record of `from`, the derived keys that `entries` names.
 fn derive<R: Record>(
     tx: &redb::WriteTransaction,
@@ -182,7 +211,7 @@ fn derive<R: Record>(
 
 /// The table's name, for messages.
 pub(super) fn name(table: Table) -> &'static str {
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 18] = [
         "meta",
         "shops",
         "keys",
@@ -196,6 +225,11 @@ pub(super) fn name(table: Table) -> &'static str {
         "idempotency",
         "idempotency_by_age",
         "assertion_keys",
+        "operators",
+        "operators_by_name",
+        "sessions",
+        "audit",
+        "usage",
     ];
     use redb::TableHandle as _;
     let known = NAMES.into_iter().find(|name| *name == table.name());
