@@ -229,7 +229,8 @@ fn issued(created: Created<TokenRecord>) -> Result<IssuedToken, IssueError> {
 fn issue_error(error: &OperationError) -> IssueError {
     match error {
         OperationError::NotFound(_) => IssueError::Gone,
-        OperationError::Conflict(_)
+        OperationError::Forbidden { .. }
+        | OperationError::Conflict(_)
         | OperationError::Invalid(_)
         | OperationError::IdempotencyConflict
         | OperationError::Store(_)
