@@ -231,7 +231,7 @@ pub fn record(
             name: cut(&caller.name),
             role: caller.role,
         },
-        address: None,
+        address: caller.address,
         action: action.as_str().to_owned(),
         subject: AuditSubject {
             kind: subject.kind.as_str().to_owned(),

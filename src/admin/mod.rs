@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod caller;
 pub mod jobs;
 mod key_sets;
 pub mod listener;
@@ -16,8 +17,8 @@ pub mod node;
 pub mod operations;
 mod patch;
 
-pub use self::api::auth::{Caller, Via};
 pub use self::api::router;
+pub use self::caller::{Caller, Via};
 pub use self::node::{Node, OpenError};
 pub use self::operations::{Created, Idempotency, OperationError};
 
