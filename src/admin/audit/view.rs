@@ -33,6 +33,12 @@ pub fn key(key: &KeyRecord) -> Value {
     })
 }
 
+/// An API key that a rotation replaces.
+#[must_use]
+pub fn rotated_key(key: &KeyRecord) -> Value {
+    json!({ "name": key.name, "start": key.start, "grace_until": key.grace_until })
+}
+
 /// A shop's or a key's own limits, by policy.
 #[must_use]
 pub fn limits(limits: &[LimitRecord]) -> Value {
