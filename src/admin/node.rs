@@ -13,8 +13,10 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
+use super::audit::{self, Action, Subject, SubjectKind};
+use super::caller::Caller;
 use super::key_sets;
-use super::operations::{OperationError, assertion_keys};
+use super::operations::{OperationError, assertion_keys, configuration};
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
 use crate::config::{self, Config};
@@ -211,6 +213,9 @@ impl Node {
             snapshot.set_assertion_settings(assertion_keys::settings(&config.assertion));
         });
         self.reloads.send_modify(|generation| *generation += 1);
+        if let Err(error) = configuration::record_reload(self, &old, &config) {
+            warnings.push(format!("the audit log does not hold this reload: {error}"));
+        }
         warnings
     }
 
@@ -313,7 +318,14 @@ fn make_first_signing_key(
             return Ok(());
         }
         let last = tx.signing_keys()?.iter().map(|key| key.id).max().unwrap_or(0);
-        Ok(tx.put_signing_key(&new_signing_key(last.saturating_add(1), entropy, now)?)?)
+        let key = new_signing_key(last.saturating_add(1), entropy, now)?;
+        tx.put_signing_key(&key)?;
+        let subject = Subject::new(SubjectKind::SigningKey, key.id);
+        let after = Some(serde_json::json!({ "signs": key.id }));
+        let action = Action::SigningKeyRotated;
+        let entry = audit::entry(&Caller::system(), now, action, subject, None, after);
+        tx.append_audit(&entry)?;
+        Ok(())
     })
 }
 

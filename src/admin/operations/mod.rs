@@ -6,6 +6,8 @@
 
 pub mod admin_tokens;
 pub mod assertion_keys;
+pub mod audit;
+pub mod configuration;
 pub mod keys;
 pub mod limits;
 pub mod shops;
