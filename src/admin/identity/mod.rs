@@ -161,7 +161,9 @@ impl Identity {
             return;
         }
         let mut next = Index::clone(&self.index.load());
-        changes.into_iter().for_each(|change| next.apply(change));
+        for change in changes {
+            next.apply(change);
+        }
         self.index.store(Arc::new(next));
     }
 

@@ -67,7 +67,11 @@ pub(in crate::admin) struct Passwords {
 
 impl Passwords {
     /// With a key derived from the master key.
-    pub(in crate::admin) fn new(key: SecretBytes<32>, running_max: usize, waiting_max: usize) -> Self {
+    pub(in crate::admin) fn new(
+        key: SecretBytes<32>,
+        running_max: usize,
+        waiting_max: usize,
+    ) -> Self {
         Self { key, gate: Gate::new(running_max, waiting_max), computed: AtomicU64::new(0) }
     }
 
@@ -115,11 +119,6 @@ impl Passwords {
         let hash = self.compute(password, &[0; SALT_BYTES], cost)?;
         let never: bool = hash.as_slice().ct_eq(&[0; HASH_BYTES]).into();
         Ok(never & false)
-    }
-
-    /// Whether a hash can be had at all.
-    pub(in crate::admin) fn is_full(&self, standing: Standing) -> bool {
-        self.gate.is_full(standing)
     }
 
     /// How many hashes have been computed.
@@ -227,16 +226,9 @@ impl Gate {
 
     fn may_wait(&self, crowd: &Crowd, standing: Standing) -> bool {
         match standing {
-            Standing::Known => {
-                crowd.waiting_known + crowd.waiting_unknown < self.waiting_max
-            }
+            Standing::Known => crowd.waiting_known + crowd.waiting_unknown < self.waiting_max,
             Standing::Unknown => crowd.waiting_unknown < self.waiting_max.div_ceil(2),
         }
-    }
-
-    fn is_full(&self, standing: Standing) -> bool {
-        let crowd = self.lock();
-        !self.may_run(&crowd, standing) && !self.may_wait(&crowd, standing)
     }
 
     /// Waits for a place, if there is room to wait.

@@ -16,7 +16,7 @@ use super::operators::{self, OperatorFields};
 use super::sessions;
 use super::sign_in::{SignedIn, is_over};
 use super::{OperationError, now};
-use crate::admin::audit::{Action, Subject, SubjectKind, record, view};
+use crate::admin::audit::{Action, Subject, SubjectKind, record};
 use crate::admin::caller::Caller;
 use crate::admin::identity::{Change, SetUp};
 use crate::admin::node::Node;
@@ -92,11 +92,8 @@ fn make_first(
     user_agent: &str,
 ) -> Result<SignedIn, SetUpFailure> {
     require_token(node, token)?;
-    let fields = OperatorFields {
-        name: name.trim().to_owned(),
-        role: Role::Owner,
-        shops: Vec::new(),
-    };
+    let fields =
+        OperatorFields { name: name.trim().to_owned(), role: Role::Owner, shops: Vec::new() };
     // Nobody who lacks the token gets here, so a hash is computed for nobody else.
     let made = operators::prepare(node, &fields, Some(password))?;
     let signed_in = node.mutate(|tx, patch, _| {

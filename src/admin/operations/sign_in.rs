@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+pub use super::set_up::{SetUpFailure, is_open as set_up_is_open, set_up};
+
 use super::sessions::{self, Session};
 use super::{OperationError, now, operators, second_factor};
 use crate::admin::audit::{Action, Subject, SubjectKind, record};
@@ -233,9 +235,8 @@ impl Try<'_> {
             members.insert("unrecorded_before".to_owned(), unrecorded.into());
         }
         let action = Action::OperatorSignInRefused;
-        let written = node.mutate(|tx, _, _| {
-            record(tx, &caller, now(node), action, subject, None, Some(after))
-        });
+        let written = node
+            .mutate(|tx, _, _| record(tx, &caller, now(node), action, subject, None, Some(after)));
         tracing::warn!(client = %self.from, why, "a sign-in was refused");
         if let Err(error) = written {
             tracing::warn!(%error, "a refused sign-in is not in the audit log");
@@ -275,13 +276,13 @@ fn check(
         return Ok(false);
     }
     let passwords = &node.identity.passwords;
-    let checked = match operator.and_then(|operator| operator.password.as_ref()) {
-        Some(kept) => passwords.verify(password, kept, standing),
-        None => {
-            let cost = pretended(node, index, name).and_then(cost_of);
-            let cost = cost.unwrap_or_else(|| self::cost(&node.config.load()));
-            passwords.refuse(password, cost, standing)
-        }
+    let kept = operator.and_then(|operator| operator.password.as_ref());
+    let checked = if let Some(kept) = kept {
+        passwords.verify(password, kept, standing)
+    } else {
+        let cost = pretended(node, index, name).and_then(cost_of);
+        let cost = cost.unwrap_or_else(|| self::cost(&node.config.load()));
+        passwords.refuse(password, cost, standing)
     };
     checked.map_err(|error| match error {
         HashError::Busy => SignInFailure::Busy,
@@ -306,11 +307,7 @@ fn pretended<'i>(node: &Node, index: &'i Index, name: &str) -> Option<&'i Passwo
 }
 
 /// The password hashed anew, if what it costs has been configured otherwise since.
-fn rehash(
-    node: &Node,
-    operator: &OperatorRecord,
-    password: &SecretText,
-) -> Option<PasswordHash> {
+fn rehash(node: &Node, operator: &OperatorRecord, password: &SecretText) -> Option<PasswordHash> {
     let wanted = cost(&node.config.load());
     if operator.password.as_ref().and_then(cost_of) == Some(wanted) {
         return None;
