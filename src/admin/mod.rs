@@ -22,6 +22,7 @@ mod patch;
 pub use self::api::router;
 pub use self::caller::{Caller, Via};
 pub use self::node::{Node, OpenError};
+pub(crate) use self::operations::operators::grouped;
 pub use self::operations::{Created, Idempotency, OperationError};
 
 #[cfg(test)]
