@@ -10,6 +10,8 @@
 pub mod api;
 pub mod audit;
 pub mod caller;
+pub mod cookie;
+mod identity;
 pub mod jobs;
 mod key_sets;
 pub mod listener;

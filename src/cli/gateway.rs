@@ -252,6 +252,10 @@ fn issue_error(error: &OperationError) -> IssueError {
         | OperationError::Conflict(_)
         | OperationError::Invalid(_)
         | OperationError::IdempotencyConflict
+        | OperationError::TooMany { .. }
+        | OperationError::Busy
+        | OperationError::PasswordUnusable
+        | OperationError::Interrupted
         | OperationError::Store(_)
         | OperationError::Entropy(_) => {
             tracing::error!(%error, "a widget token could not be issued");
