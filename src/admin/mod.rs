@@ -17,7 +17,9 @@ mod key_sets;
 pub mod listener;
 pub mod node;
 pub mod operations;
+mod origin;
 mod patch;
+mod plain;
 
 pub use self::api::router;
 pub use self::caller::{Caller, Via};
