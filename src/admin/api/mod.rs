@@ -6,9 +6,11 @@
 
 mod admin_tokens;
 mod assertion_keys;
+mod audit;
 pub(super) mod auth;
 mod body;
 pub mod dto;
+mod dto_audit;
 mod dto_node;
 mod explain;
 pub mod explain_dto;
@@ -116,6 +118,10 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(info::rotate_signing_keys))
         .routes(routes!(assertion_keys::list))
         .routes(routes!(assertion_keys::rotate))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::head))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export_all))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }

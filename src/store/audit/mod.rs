@@ -17,6 +17,7 @@
 //! [`verify`]: ReadTx::verify_audit
 
 mod chain;
+pub mod export;
 
 use std::fmt;
 use std::net::IpAddr;
