@@ -421,3 +421,6 @@ mod to_the_millisecond {
         Timestamp::deserialize(from)
     }
 }
+
+#[cfg(test)]
+mod tests;
