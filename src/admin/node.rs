@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::audit::{self, Action, Subject, SubjectKind};
 use super::caller::Caller;
+use super::identity::Identity;
 use super::key_sets;
 use super::operations::{OperationError, assertion_keys, configuration};
 use super::patch::Patch;
@@ -27,7 +28,7 @@ use crate::id::Name;
 use crate::jwks::Jwks;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
-use crate::secret::{Digest, Entropy, EntropyError, Pepper, SecretBytes, random_bytes};
+use crate::secret::{Digest, Entropy, EntropyError, Pepper, Purpose, SecretBytes, random_bytes};
 use crate::snapshot::{CompileError, Published, Snapshot, compile_key, compile_shop};
 use crate::store::master_key::{self, MasterKeyError};
 use crate::store::{
@@ -106,6 +107,7 @@ pub struct Node {
     pub(super) jwks: ArcSwapOption<Jwks>,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
+    pub(super) identity: Identity,
     pepper: Pepper,
     turn: Mutex<Turn>,
     draining: AtomicBool,
@@ -137,6 +139,7 @@ impl Node {
         let key_file = &config.store.master_key_file;
         let (master, _) = master_key::load_or_create(key_file, may_create, entropy.as_ref())?;
         let pepper = master.pepper();
+        let password_key = master.derive(Purpose::Password);
         let writable = Arc::new(AtomicBool::new(true));
         let mut options = StoreOptions::new(&config.store.path, master);
         options.observer = Some(commit_observer(&writable, &metrics));
@@ -146,6 +149,7 @@ impl Node {
         announce(&metrics, &policies);
         metrics.config_loaded(clock.now().unix);
         let loaded = load(&store, &config, pepper.clone())?;
+        let identity = store.read(|tx| Identity::load(tx, &config, password_key, clock.now()))?;
         let node = Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
@@ -158,6 +162,7 @@ impl Node {
             jwks: ArcSwapOption::empty(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
+            identity,
             pepper,
             turn: Mutex::new(Turn { last_issued: loaded.last_issued }),
             draining: AtomicBool::new(false),
@@ -263,6 +268,7 @@ impl Node {
         let mut turn = self.take_turn();
         let mut patch = Patch::default();
         let value = self.store.write(|tx| write(tx, &mut patch, &mut turn))?;
+        self.identity.apply(patch.take_identity());
         if !patch.is_empty() {
             self.published.patch(|snapshot| patch.apply(snapshot));
         }
