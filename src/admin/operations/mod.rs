@@ -8,6 +8,7 @@ pub mod admin_tokens;
 pub mod assertion_keys;
 pub mod audit;
 pub mod configuration;
+pub mod issuers;
 pub mod keys;
 pub mod limits;
 pub mod operators;
