@@ -13,6 +13,7 @@ mod key_sets;
 pub mod listener;
 pub mod node;
 pub mod operations;
+pub mod overview;
 mod patch;
 
 pub use self::api::auth::{Caller, Via};
