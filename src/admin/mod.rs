@@ -8,6 +8,7 @@
 //! Decisions are not made here (`decision` is), nor are requests forwarded (`server` does).
 
 pub mod api;
+pub mod caller;
 pub mod jobs;
 mod key_sets;
 pub mod listener;
@@ -16,8 +17,8 @@ pub mod operations;
 pub mod overview;
 mod patch;
 
-pub use self::api::auth::{Caller, Via};
 pub use self::api::router;
+pub use self::caller::{Caller, Via};
 pub use self::node::{Node, OpenError};
 pub use self::operations::{Created, Idempotency, OperationError};
 
