@@ -11,6 +11,7 @@ pub mod api;
 pub mod caller;
 pub mod jobs;
 mod key_sets;
+mod ledger;
 pub mod listener;
 pub mod node;
 pub mod operations;

@@ -69,7 +69,10 @@ pub(super) enum Opened<'tx> {
 }
 
 impl Opened<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<AccessGuard<'_, Bytes>>, redb::StorageError> {
+    pub(super) fn get(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<AccessGuard<'_, Bytes>>, redb::StorageError> {
         match self {
             Self::Read(table) => redb::ReadableTable::get(table, key),
             Self::Write(table) => table.get(key),
@@ -328,7 +331,7 @@ impl ReadTx {
         Ok(ids)
     }
 
-    fn visit(
+    pub(super) fn visit(
         &self,
         table: Table,
         from: Bound<&[u8]>,

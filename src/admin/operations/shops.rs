@@ -162,7 +162,9 @@ pub fn delete(node: &Node, caller: &Caller, id: &ShopId) -> Result<(), Operation
         }
         patch.push(Change::RemoveShop(*id));
         Ok(())
-    })
+    })?;
+    node.ledger.forget(id);
+    Ok(())
 }
 
 /// The shop `id` in a transaction.
