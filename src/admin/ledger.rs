@@ -19,7 +19,7 @@ use crate::store::{PRUNE_MAX, ReadTx, Steps, StoreError};
 use crate::usage::{Counts, Part, Resolution};
 
 /// Most counts that wait for the store: of one series in one minute each. Some 40 MB.
-pub const WAITING_MAX: usize = 200_000;
+const WAITING_MAX: usize = 200_000;
 
 /// Most series written in one transaction, to bound how long other writers wait.
 const SERIES_MAX: usize = 500;

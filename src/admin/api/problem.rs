@@ -230,6 +230,10 @@ impl From<OperationError> for Problem {
                 tracing::error!(error = %detail, "the store refused an operation");
                 Self::new(Code::StoreUnavailable, detail).with_retry_after(5)
             }
+            OperationError::TooManyListeners(_) => {
+                Self::new(Code::Unavailable, format!("{}.", capitalized(&detail)))
+                    .with_retry_after(30)
+            }
             OperationError::Entropy(_) => Self::new(Code::Unavailable, detail).with_retry_after(5),
         }
     }

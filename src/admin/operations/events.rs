@@ -79,8 +79,7 @@ pub fn subscribe(
     after: Option<u64>,
 ) -> Result<Subscription, OperationError> {
     let seen = Seen::of(caller, filter)?;
-    let listener = node.events.listen(after);
-    let listener = listener.map_err(|error| OperationError::Conflict(error.to_string()))?;
+    let listener = node.events.listen(after)?;
     Ok(Subscription { listener, seen })
 }
 

@@ -6,10 +6,13 @@
 
 pub mod admin_tokens;
 pub mod assertion_keys;
+pub mod events;
 pub mod keys;
 pub mod limits;
+pub mod overview;
 pub mod shops;
 pub mod signing_keys;
+pub mod usage;
 mod validate;
 pub mod widget_tokens;
 
@@ -18,6 +21,7 @@ use std::time::Duration;
 use super::caller::{Permission, Why, refusal};
 use super::node::Node;
 use crate::clock::Timestamp;
+use crate::events::TooManyListeners;
 use crate::secret::{EntropyError, SecretText};
 use crate::store::{IdempotencyRecord, StoreError, WriteTx};
 
@@ -76,6 +80,9 @@ pub enum OperationError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nobody more can listen to refusals now.
+    #[error(transparent)]
+    TooManyListeners(#[from] TooManyListeners),
     /// There is no randomness to make a secret from.
     #[error(transparent)]
     Entropy(#[from] EntropyError),

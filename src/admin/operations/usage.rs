@@ -143,11 +143,8 @@ pub fn series(
         if tx.shop(shop)?.is_none() {
             return Ok(None);
         }
-        let mut found = if by_part {
-            tx.usage_by_part(shop, resolution, steps)?
-        } else {
-            BTreeMap::new()
-        };
+        let mut found =
+            if by_part { tx.usage_by_part(shop, resolution, steps)? } else { BTreeMap::new() };
         if !by_part {
             found.insert(Part::Total, tx.usage(shop, Part::Total, resolution, steps)?);
         }
