@@ -14,10 +14,12 @@ pub mod cookie;
 mod identity;
 pub mod jobs;
 mod key_sets;
+mod ledger;
 pub mod listener;
 pub mod node;
 pub mod operations;
 mod origin;
+pub mod overview;
 mod patch;
 mod plain;
 
