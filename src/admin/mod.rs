@@ -2,12 +2,14 @@
 //!
 //! In layers, from the inside out: [`Node`] is the state (store, snapshot, limiter, …);
 //! [`operations`] are what can be done to it, each one store transaction and one patch of the
-//! snapshot; [`api`] speaks of them in JSON over HTTP; [`listener`] serves that on TCP and on a
+//! snapshot; [`api`] speaks of them in JSON over HTTP and the dashboard in
+//! pages; [`listener`] serves both on TCP and on a
 //! unix socket; [`jobs`] is what has to happen without anybody asking.
 //!
 //! Decisions are not made here (`decision` is), nor are requests forwarded (`server` does).
 
 pub mod api;
+mod dashboard;
 pub mod jobs;
 mod key_sets;
 pub mod listener;
@@ -15,10 +17,18 @@ pub mod node;
 pub mod operations;
 mod patch;
 
+use std::sync::Arc;
+
+use axum::Router;
+
 pub use self::api::auth::{Caller, Via};
-pub use self::api::router;
 pub use self::node::{Node, OpenError};
 pub use self::operations::{Created, Idempotency, OperationError};
+
+/// The routes of the admin plane over `node`: the API, health, metrics and the dashboard.
+pub fn router(node: Arc<Node>) -> Router {
+    api::router(Arc::clone(&node)).merge(dashboard::router(node))
+}
 
 #[cfg(test)]
 mod testing;

@@ -132,7 +132,8 @@ async fn bounded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn not_found() -> Problem {
+/// What there is nothing of.
+pub(super) async fn not_found() -> Problem {
     let detail = "There is nothing here; `/api/v1/openapi.json` describes what there is.";
     Problem::new(Code::NotFound, detail)
 }
