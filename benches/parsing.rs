@@ -15,6 +15,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderName, ORIGIN, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 use ipnet::IpNet;
+use latchkey::client_address::Caller;
 use latchkey::decision::api_key::is_well_formed;
 use latchkey::decision::cors::{self, Sharing};
 use latchkey::decision::credential::bearer_token;
@@ -22,7 +23,6 @@ use latchkey::decision::origin::{Origin, OriginPattern, OriginRef, Rules, may_em
 use latchkey::decision::request::RequestView;
 use latchkey::secret::{Pepper, SecretBytes};
 use latchkey::server::front::proxy_protocol;
-use latchkey::server::message::client_address::Caller;
 use latchkey::snapshot::Snapshot;
 
 use self::shops::{api_key, api_key_text, policies, shop};

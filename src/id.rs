@@ -28,6 +28,12 @@ pub enum IdError {
     /// Not an [`AdminTokenId`].
     #[error("not an admin token id: `adm_` and 16 lowercase hex digits")]
     AdminToken,
+    /// Not an [`OperatorId`].
+    #[error("not an operator id: `op_` and 16 lowercase hex digits")]
+    Operator,
+    /// Not a [`SessionId`].
+    #[error("not a session id: `ses_` and 16 lowercase hex digits")]
+    Session,
     /// Not a [`Name`].
     #[error("not a name: 1 to 63 characters of a-z 0-9 - _, the first a letter or digit")]
     Name,
@@ -216,6 +222,14 @@ hex_id!(
 hex_id!(
     /// The public name of an admin token.
     AdminTokenId, u64, "adm_", 16, IdError::AdminToken
+);
+hex_id!(
+    /// The public name of an operator.
+    OperatorId, u64, "op_", 16, IdError::Operator
+);
+hex_id!(
+    /// The public name of an operator's session.
+    SessionId, u64, "ses_", 16, IdError::Session
 );
 
 #[cfg(test)]

@@ -26,7 +26,8 @@
 //! Below them: [`config`] turns what was written into what the program needs; [`metrics`] and
 //! [`logging`] tell the operator what happened; [`id`] and [`secret`] are names that are valid and
 //! secrets that cannot be printed; [`clock`] alone reads the time; [`jose`] is the cryptography of
-//! JWTs; [`assertion`] signs what upstreams are told.
+//! JWTs; [`assertion`] signs what upstreams are told; [`tls`] holds the certificates
+//! of listeners; [`client_address`] finds out who is calling behind trusted proxies.
 //!
 //! # Invariants
 //!
@@ -42,6 +43,7 @@
 pub mod admin;
 pub mod assertion;
 pub mod cli;
+pub mod client_address;
 pub mod clock;
 pub mod config;
 pub mod decision;
@@ -55,4 +57,5 @@ pub mod secret;
 pub mod server;
 pub mod snapshot;
 pub mod store;
+pub mod tls;
 pub mod verified_tokens;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which top-level modules each may import. `server` and `admin` never know each other.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("id", &[]),
     ("secret", &[]),
     ("clock", &[]),
@@ -23,6 +23,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("limiter", &["id", "secret", "clock", "decision", "store", "config"]),
     ("verified_tokens", &["id", "secret", "clock", "decision", "store", "config"]),
     ("jwks", &["id", "secret", "clock", "decision", "config", "metrics", "jose"]),
+    ("tls", &["id", "secret", "clock", "config", "metrics"]),
+    ("client_address", &[]),
     (
         "server",
         &[
@@ -39,6 +41,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "limiter",
             "verified_tokens",
             "jwks",
+            "tls",
+            "client_address",
         ],
     ),
     (
@@ -58,6 +62,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "limiter",
             "verified_tokens",
             "jwks",
+            "tls",
+            "client_address",
         ],
     ),
     (
@@ -77,6 +83,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "limiter",
             "verified_tokens",
             "jwks",
+            "tls",
+            "client_address",
             "server",
             "admin",
         ],

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::HeaderValue;
 use ipnet::IpNet;
-use latchkey::server::message::client_address::{Caller, HOPS_MAX, is_trusted};
+use latchkey::client_address::{Caller, HOPS_MAX, is_trusted};
 use libfuzzer_sys::fuzz_target;
 
 const CALLER: &str = "198.51.100.7";

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use ipnet::IpNet;
+use latchkey::client_address::Caller;
 use latchkey::config::Contract;
 use latchkey::server::forward_auth::original::restore;
-use latchkey::server::message::client_address::Caller;
 use libfuzzer_sys::fuzz_target;
 
 const FIELDS: [&str; 10] = [

@@ -24,7 +24,8 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 
-use super::api::auth::{Caller, Peer};
+use super::api::auth::Peer;
+use super::caller::Caller;
 
 /// Most open connections of each listener.
 pub const CONNECTIONS_MAX: usize = 256;

@@ -9,6 +9,7 @@
 //! Decisions are not made here (`decision` is), nor are requests forwarded (`server` does).
 
 pub mod api;
+pub mod caller;
 mod dashboard;
 pub mod jobs;
 mod key_sets;
@@ -21,13 +22,14 @@ use std::sync::Arc;
 
 use axum::Router;
 
-pub use self::api::auth::{Caller, Via};
+pub use self::caller::{Caller, Via};
 pub use self::node::{Node, OpenError};
 pub use self::operations::{Created, Idempotency, OperationError};
 
 /// The routes of the admin plane over `node`: the API, health, metrics and the dashboard.
 pub fn router(node: Arc<Node>) -> Router {
-    api::router(Arc::clone(&node)).merge(dashboard::router(node))
+    let api = api::router(Arc::clone(&node));
+    if node.config.load().admin.dashboard { api.merge(dashboard::router(node)) } else { api }
 }
 
 #[cfg(test)]

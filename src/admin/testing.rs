@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-use super::api::auth::{Caller, Via};
+use super::caller::{Caller, Via};
 use super::node::{Node, OpenError};
 use super::router;
 use crate::clock::{ManualClock, Timestamp};
@@ -131,7 +131,8 @@ impl Bench {
     ) -> Answer {
         let mut request = Self::request(method, path, body);
         let via = Via::Token(AdminTokenId(1));
-        request.extensions_mut().insert(Caller { role, name: "test".to_owned(), via });
+        let name = "test".to_owned();
+        request.extensions_mut().insert(Caller { role, name, via, ..Caller::socket() });
         self.answer(request).await
     }
 

@@ -15,8 +15,8 @@ use super::exit::{Exit, Failure};
 use crate::admin::Node;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, TlsConfig};
-use crate::server::tls::{Fingerprint, Tls};
 use crate::server::{Shared, UpstreamStates};
+use crate::tls::{Fingerprint, Tls};
 
 /// Whether the files that the upstreams of `config` name can be used. Blocks.
 pub(super) fn check_upstreams(config: &Config) -> Result<(), Failure> {

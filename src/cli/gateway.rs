@@ -21,9 +21,9 @@ use crate::config::Config;
 use crate::id::Name;
 use crate::server::issue::IssuedToken;
 use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, IssueRequest};
-use crate::server::tls::Tls;
 use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared, UpstreamStates};
 use crate::store::TokenRecord;
+use crate::tls::Tls;
 
 /// A gateway that serves.
 pub(super) struct Gateway {
@@ -229,7 +229,8 @@ fn issued(created: Created<TokenRecord>) -> Result<IssuedToken, IssueError> {
 fn issue_error(error: &OperationError) -> IssueError {
     match error {
         OperationError::NotFound(_) => IssueError::Gone,
-        OperationError::Conflict(_)
+        OperationError::Forbidden { .. }
+        | OperationError::Conflict(_)
         | OperationError::Invalid(_)
         | OperationError::IdempotencyConflict
         | OperationError::Store(_)

@@ -10,12 +10,12 @@ use http::HeaderValue;
 
 use super::local::Local;
 use super::log;
-use super::message::client_address::Scheme;
 use super::message::fields;
 use super::places::Place;
 use super::request_id::RequestId;
 use super::streams::{Ending, Offer, Streams};
 use super::upstream::send::Upgraded;
+use crate::client_address::Scheme;
 use crate::decision::denial::Code;
 use crate::metrics::{Held, StreamReset};
 

@@ -12,8 +12,8 @@ use tracing::{debug, info, warn};
 
 use super::failure::Failure;
 use super::front::tunnel::End;
-use super::message::client_address::Scheme;
 use super::request_id::RequestId;
+use crate::client_address::Scheme;
 use crate::config::Contract;
 use crate::decision::Refusal;
 use crate::decision::denial::Code;

@@ -16,7 +16,7 @@
 //! `worker` owns a thread and its `local` state, `conn` and `streams` what a connection's parts
 //! know of each other, `client_body` is a request's body, `places` what all workers have of them,
 //! `memory` a worker without sockets;
-//! `shared` is all that comes from outside of the data plane, `tls` the certificates among it. A
+//! `shared` is all that comes from outside of the data plane. A
 //! room imports only from those below it: worker, front, exchange, `forward_auth`, upstream,
 //! message.
 //!
@@ -43,7 +43,6 @@ mod places;
 mod request_id;
 mod shared;
 mod streams;
-pub mod tls;
 mod upstream;
 mod worker;
 

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::issue::IssueSender;
 use super::message::cors::CorsFields;
-use super::tls::Tls;
+
 use super::upstream::UpstreamStates;
 use crate::clock::Clock;
 use crate::config::{
@@ -21,6 +21,7 @@ use crate::jwks::{Jwks, RefreshReason};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::snapshot::Published;
+use crate::tls::Tls;
 use crate::verified_tokens::VerifiedTokenCache;
 
 /// What the workers share with the rest of the process.

@@ -212,10 +212,13 @@ pub struct AdminTokenRecord {
     pub last_used_at: Option<Timestamp>,
 }
 
-/// What an operator may do. Ordered: each may do all that the ones before it may.
+/// What an operator may do. Ordered by trust: each but the viewer, who changes nothing, may do all
+/// that the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Sees and manages some shops.
+    Member,
     /// Looks.
     Viewer,
     /// Changes shops, keys and tokens.
@@ -226,17 +229,18 @@ pub enum Role {
 
 /// Not a [`Role`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a role: `viewer`, `operator` or `owner`")]
+#[error("not a role: `member`, `viewer`, `operator` or `owner`")]
 pub struct RoleError;
 
 impl Role {
     /// Every role, the least first.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Owner];
+    pub const ALL: [Self; 4] = [Self::Member, Self::Viewer, Self::Operator, Self::Owner];
 
     /// The role as text.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Member => "member",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Owner => "owner",

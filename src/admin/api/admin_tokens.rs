@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::auth::AsOwner;
 use super::body::{Body, IdempotencyKey, PageQuery, Query, Segments, date_time};
 use super::dto::{AdminToken, AdminTokenCreate, AdminTokenCreated, Page};
 use super::problem::{Problem, ProblemBody};
 use super::respond::{blocking, created, page};
+use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::admin_tokens::{self, AdminTokenFields};
 use crate::id::AdminTokenId;
@@ -29,12 +29,13 @@ use crate::store::Role;
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn list(
-    _caller: AsOwner,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<AdminToken>>, Problem> {
     let (limit, after) = query.parse(|text| AdminTokenId::parse(text).ok())?;
-    let found = blocking(&node, move |node| admin_tokens::list(node, after, limit)).await?;
+    let found =
+        blocking(&node, move |node| admin_tokens::list(node, &caller, after, limit)).await?;
     Ok(page(found, |token| token.id, AdminToken::from))
 }
 
@@ -49,7 +50,7 @@ pub(super) async fn list(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn create(
-    AsOwner(caller): AsOwner,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     idempotency: IdempotencyKey,
     Body { value, raw }: Body<AdminTokenCreate>,
@@ -60,7 +61,7 @@ pub(super) async fn create(
     let expires_at = expires_at.map(|text| date_time("expires_at", text)).transpose()?;
     let fields = AdminTokenFields { name: value.name, role, expires_at };
     let bound = idempotency.bind(&node, &caller, &raw);
-    let work = move |node: &Node| admin_tokens::create(node, fields, bound.as_ref());
+    let work = move |node: &Node| admin_tokens::create(node, &caller, fields, bound.as_ref());
     let made = blocking(&node, work).await?;
     let admin_token = AdminToken::from(made.record);
     let path = format!("/api/v1/admin-tokens/{}", admin_token.id);
@@ -80,10 +81,10 @@ pub(super) async fn create(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn delete(
-    _caller: AsOwner,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<AdminTokenId>,
 ) -> Result<StatusCode, Problem> {
-    blocking(&node, move |node| admin_tokens::revoke(node, id)).await?;
+    blocking(&node, move |node| admin_tokens::revoke(node, &caller, id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

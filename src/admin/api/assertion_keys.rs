@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 
-use super::auth::{AsOperator, AsViewer};
 use super::body::OptionalBody;
 use super::dto::{AssertionKey, AssertionKeyRotate, AssertionKeyTurn, Page};
 use super::problem::{Problem, ProblemBody};
 use super::respond::blocking;
+use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::assertion_keys::{self, AssertionKeyInfo, Rotation, Turn};
 
@@ -23,10 +23,10 @@ use crate::admin::operations::assertion_keys::{self, AssertionKeyInfo, Rotation,
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn list(
-    _caller: AsViewer,
+    caller: Caller,
     State(node): State<Arc<Node>>,
 ) -> Result<Json<Page<AssertionKey>>, Problem> {
-    Ok(page(blocking(&node, assertion_keys::list).await?))
+    Ok(page(blocking(&node, move |node| assertion_keys::list(node, &caller)).await?))
 }
 
 /// Replaces the key that signs assertions before its time. Without `at_once` no upstream refuses
@@ -40,12 +40,12 @@ pub(super) async fn list(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn rotate(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     OptionalBody { value, .. }: OptionalBody<AssertionKeyRotate>,
 ) -> Result<Json<Page<AssertionKey>>, Problem> {
     let rotation = if value.at_once { Rotation::AtOnce } else { Rotation::Announced };
-    Ok(page(blocking(&node, move |node| assertion_keys::rotate(node, rotation)).await?))
+    Ok(page(blocking(&node, move |node| assertion_keys::rotate(node, &caller, rotation)).await?))
 }
 
 fn page(keys: Vec<AssertionKeyInfo>) -> Json<Page<AssertionKey>> {

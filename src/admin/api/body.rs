@@ -10,8 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::auth::Caller;
 use super::problem::{Code, Problem};
+use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::Idempotency;
 use crate::clock::Timestamp;

@@ -9,13 +9,13 @@ use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method};
 
-use super::auth::AsViewer;
 use super::body::Body;
 use super::explain_dto::{
     ExplainRequest, ExplainedDecision, ExplainedLimit, ExplainedPrincipal, ExplainedStage,
     Explanation, Verdict,
 };
 use super::problem::{Problem, ProblemBody};
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::decision::cors::{self, Offer, Refused};
 use crate::decision::credential::{X_SHOP_API_KEY, X_WIDGET_TOKEN};
@@ -40,10 +40,11 @@ const HEADERS_MAX: usize = 200;
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn explain(
-    _caller: AsViewer,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Body { value, .. }: Body<ExplainRequest>,
 ) -> Result<Json<Explanation>, Problem> {
+    caller.require_any(Permission::Explain)?;
     Request::parse(&value).map(|request| Json(explanation(&node, &request)))
 }
 

@@ -6,10 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::auth::{AsOperator, AsViewer};
 use super::dto::{Info, Page, Policy, SigningKey};
 use super::problem::{Problem, ProblemBody};
 use super::respond::blocking;
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::admin::operations::signing_keys::{self, SigningKeyInfo};
 use crate::decision::policy::LimitPolicy;
@@ -22,11 +22,15 @@ use crate::decision::rate_limit::Algorithm;
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
-pub(super) async fn info(AsViewer(caller): AsViewer, State(node): State<Arc<Node>>) -> Json<Info> {
+pub(super) async fn info(
+    caller: Caller,
+    State(node): State<Arc<Node>>,
+) -> Result<Json<Info>, Problem> {
+    caller.require(Permission::NodeRead)?;
     let snapshot = node.published.load_full();
     let policies = snapshot.shared_policies();
     let (shops, keys) = snapshot.counts();
-    Json(Info {
+    Ok(Json(Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         shops,
         keys,
@@ -35,7 +39,7 @@ pub(super) async fn info(AsViewer(caller): AsViewer, State(node): State<Arc<Node
         policies: policies.limits.iter().map(policy).collect(),
         widget_scopes: policies.widget.scopes.iter().map(ToString::to_string).collect(),
         role: caller.role.to_string(),
-    })
+    }))
 }
 
 /// Lists the keys that sign widget tokens, without the keys themselves.
@@ -46,10 +50,10 @@ pub(super) async fn info(AsViewer(caller): AsViewer, State(node): State<Arc<Node
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn signing_keys(
-    _caller: AsViewer,
+    caller: Caller,
     State(node): State<Arc<Node>>,
 ) -> Result<Json<Page<SigningKey>>, Problem> {
-    let keys = blocking(&node, signing_keys::list).await?;
+    let keys = blocking(&node, move |node| signing_keys::list(node, &caller)).await?;
     let items = keys.into_iter().map(signing_key).collect();
     Ok(Json(Page { items, next_cursor: None }))
 }
@@ -63,10 +67,10 @@ pub(super) async fn signing_keys(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn rotate_signing_keys(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
 ) -> Result<(StatusCode, Json<SigningKey>), Problem> {
-    let key = blocking(&node, signing_keys::rotate).await?;
+    let key = blocking(&node, move |node| signing_keys::rotate(node, &caller)).await?;
     Ok((StatusCode::CREATED, Json(signing_key(key))))
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 
-use super::auth::{AsOperator, AsViewer};
 use super::body::Segments;
 use super::dto::{Issuer, IssuerRefreshed, Page};
 use super::problem::{Code, Problem, ProblemBody};
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::config::{Config, IssuerSourceConfig, KeySource};
 use crate::decision::jwt::KeySets as _;
@@ -25,8 +25,12 @@ use crate::snapshot::Snapshot;
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
-pub(super) async fn list(_caller: AsViewer, State(node): State<Arc<Node>>) -> Json<Page<Issuer>> {
-    Json(Page { items: all(&node), next_cursor: None })
+pub(super) async fn list(
+    caller: Caller,
+    State(node): State<Arc<Node>>,
+) -> Result<Json<Page<Issuer>>, Problem> {
+    caller.require(Permission::IssuersRead)?;
+    Ok(Json(Page { items: all(&node), next_cursor: None }))
 }
 
 /// Fetches an identity provider's key set now.
@@ -41,10 +45,11 @@ pub(super) async fn list(_caller: AsViewer, State(node): State<Arc<Node>>) -> Js
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn refresh(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(name): Segments<Name>,
 ) -> Result<Json<IssuerRefreshed>, Problem> {
+    caller.require(Permission::IssuersWrite)?;
     let source = source_of(&node.config.load(), &name).map(|source| source.source.clone());
     match source {
         None => return Err(Problem::new(Code::NotFound, "There is no such issuer.")),

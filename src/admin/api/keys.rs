@@ -8,11 +8,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::auth::{AsOperator, AsViewer};
 use super::body::{Body, IdempotencyKey, OptionalBody, PageQuery, Query, Segments, date_time};
 use super::dto::{Key, KeyCreate, KeyCreated, KeyPatch, KeyRotate, Page};
 use super::problem::{Problem, ProblemBody};
 use super::respond::{blocking, created, page};
+use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::Created;
 use crate::admin::operations::keys::{self, KeyChanges, KeyFields};
@@ -32,13 +32,13 @@ use crate::store::KeyRecord;
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn list(
-    _caller: AsViewer,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Key>>, Problem> {
     let (limit, after) = query.parse(|text| KeyId::parse(text).ok())?;
-    let found = blocking(&node, move |node| keys::list(node, &shop, after, limit)).await?;
+    let found = blocking(&node, move |node| keys::list(node, &caller, &shop, after, limit)).await?;
     let now = node.now().unix;
     Ok(page(found, |key| key.id, |key| Key::at(key, now)))
 }
@@ -56,7 +56,7 @@ pub(super) async fn list(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn create(
-    AsOperator(caller): AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
     idempotency: IdempotencyKey,
@@ -67,7 +67,7 @@ pub(super) async fn create(
     let KeyCreate { name, networks, .. } = value;
     let fields = KeyFields { name, expires_at, networks };
     let bound = idempotency.bind(&node, &caller, &raw);
-    let work = move |node: &Node| keys::create(node, shop, fields, bound.as_ref());
+    let work = move |node: &Node| keys::create(node, &caller, shop, fields, bound.as_ref());
     Ok(key_created(&node, blocking(&node, work).await?))
 }
 
@@ -83,11 +83,11 @@ pub(super) async fn create(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn get(
-    _caller: AsViewer,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
 ) -> Result<Json<Key>, Problem> {
-    let key = blocking(&node, move |node| keys::get(node, &shop, id)).await?;
+    let key = blocking(&node, move |node| keys::get(node, &caller, &shop, id)).await?;
     Ok(Json(Key::at(key, node.now().unix)))
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn get(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn patch(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
     Body { value, .. }: Body<KeyPatch>,
@@ -115,7 +115,7 @@ pub(super) async fn patch(
         None => None,
     };
     let changes = KeyChanges { name: value.name, expires_at, networks: value.networks };
-    let key = blocking(&node, move |node| keys::patch(node, &shop, id, changes)).await?;
+    let key = blocking(&node, move |node| keys::patch(node, &caller, &shop, id, changes)).await?;
     Ok(Json(Key::at(key, node.now().unix)))
 }
 
@@ -131,11 +131,11 @@ pub(super) async fn patch(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn delete(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
 ) -> Result<StatusCode, Problem> {
-    blocking(&node, move |node| keys::delete(node, &shop, id)).await?;
+    blocking(&node, move |node| keys::delete(node, &caller, &shop, id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn delete(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn rotate(
-    AsOperator(caller): AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
     idempotency: IdempotencyKey,
@@ -163,7 +163,7 @@ pub(super) async fn rotate(
 ) -> Result<Response, Problem> {
     let grace = Duration::from_secs(value.grace_seconds);
     let bound = idempotency.bind(&node, &caller, &raw);
-    let work = move |node: &Node| keys::rotate(node, &shop, id, grace, bound.as_ref());
+    let work = move |node: &Node| keys::rotate(node, &caller, &shop, id, grace, bound.as_ref());
     Ok(key_created(&node, blocking(&node, work).await?))
 }
 

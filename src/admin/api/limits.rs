@@ -7,11 +7,11 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::auth::AsOperator;
 use super::body::{Body, Query, Segments};
 use super::dto::{self, Limits};
 use super::problem::{Problem, ProblemBody};
 use super::respond::blocking;
+use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::limits::{self, LimitFields, Which};
 use crate::id::{KeyId, ShopId};
@@ -39,13 +39,14 @@ impl From<WhichQuery> for Which {
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn put_of_shop(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
     Body { value, .. }: Body<Limits>,
 ) -> Result<Json<Limits>, Problem> {
     let fields = fields(value);
-    let shop = blocking(&node, move |node| limits::put_of_shop(node, &shop, &fields)).await?;
+    let shop =
+        blocking(&node, move |node| limits::put_of_shop(node, &caller, &shop, &fields)).await?;
     Ok(Json(dto::limits(&shop.limits)))
 }
 
@@ -62,13 +63,14 @@ pub(super) async fn put_of_shop(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn delete_of_shop(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
     Query(query): Query<WhichQuery>,
 ) -> Result<Json<Limits>, Problem> {
     let which = Which::from(query);
-    let shop = blocking(&node, move |node| limits::delete_of_shop(node, &shop, &which)).await?;
+    let shop =
+        blocking(&node, move |node| limits::delete_of_shop(node, &caller, &shop, &which)).await?;
     Ok(Json(dto::limits(&shop.limits)))
 }
 
@@ -86,13 +88,14 @@ pub(super) async fn delete_of_shop(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn put_of_key(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
     Body { value, .. }: Body<Limits>,
 ) -> Result<Json<Limits>, Problem> {
     let fields = fields(value);
-    let key = blocking(&node, move |node| limits::put_of_key(node, &shop, id, &fields)).await?;
+    let key =
+        blocking(&node, move |node| limits::put_of_key(node, &caller, &shop, id, &fields)).await?;
     Ok(Json(dto::limits(&key.limits)))
 }
 
@@ -110,13 +113,14 @@ pub(super) async fn put_of_key(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn delete_of_key(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
     Query(query): Query<WhichQuery>,
 ) -> Result<Json<Limits>, Problem> {
     let which = Which::from(query);
-    let key = blocking(&node, move |node| limits::delete_of_key(node, &shop, id, &which)).await?;
+    let key = blocking(&node, move |node| limits::delete_of_key(node, &caller, &shop, id, &which))
+        .await?;
     Ok(Json(dto::limits(&key.limits)))
 }
 

@@ -212,6 +212,9 @@ impl From<OperationError> for Problem {
             OperationError::NotFound(_) => {
                 Self::new(Code::NotFound, format!("{}.", capitalized(&detail)))
             }
+            OperationError::Forbidden { .. } => {
+                Self::new(Code::InsufficientRole, format!("{}.", capitalized(&detail)))
+            }
             OperationError::Conflict(_) => {
                 Self::new(Code::Conflict, format!("{}.", capitalized(&detail)))
             }

@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
-use super::auth::{AsOperator, AsViewer};
 use super::body::{Body, IdempotencyKey, PageQuery, Query, Segments};
 use super::dto::{Page, Shop, ShopCreate, ShopPatch, ShopPut};
 use super::problem::{Problem, ProblemBody};
 use super::respond::{blocking, created, page};
+use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::shops::{self, ShopChanges, ShopFields};
 use crate::id::ShopId;
@@ -28,12 +28,13 @@ use crate::id::ShopId;
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn list(
-    _caller: AsViewer,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Shop>>, Problem> {
     let (limit, after) = query.parse(|text| ShopId::parse(text).ok())?;
-    let found = blocking(&node, move |node| shops::list(node, after.as_ref(), limit)).await?;
+    let found =
+        blocking(&node, move |node| shops::list(node, &caller, after.as_ref(), limit)).await?;
     Ok(page(found, |shop| shop.id, Shop::from))
 }
 
@@ -49,7 +50,7 @@ pub(super) async fn list(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn create(
-    AsOperator(caller): AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     idempotency: IdempotencyKey,
     Body { value, raw }: Body<ShopCreate>,
@@ -58,7 +59,9 @@ pub(super) async fn create(
     let ShopCreate { name, url, widget_origins, enabled, .. } = value;
     let fields = ShopFields { name, url, widget_origins, enabled };
     let bound = idempotency.bind(&node, &caller, &raw);
-    let made = blocking(&node, move |node| shops::create(node, id, fields, bound.as_ref())).await?;
+    let made =
+        blocking(&node, move |node| shops::create(node, &caller, id, fields, bound.as_ref()))
+            .await?;
     let shop = Shop::from(made.record);
     Ok(created(&format!("/api/v1/shops/{}", shop.id), made.replayed, &shop))
 }
@@ -72,11 +75,11 @@ pub(super) async fn create(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn get(
-    _caller: AsViewer,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<ShopId>,
 ) -> Result<Json<Shop>, Problem> {
-    let shop = blocking(&node, move |node| shops::get(node, &id)).await?;
+    let shop = blocking(&node, move |node| shops::get(node, &caller, &id)).await?;
     Ok(Json(shop.into()))
 }
 
@@ -91,7 +94,7 @@ pub(super) async fn get(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn put(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<String>,
     Body { value, .. }: Body<ShopPut>,
@@ -99,7 +102,7 @@ pub(super) async fn put(
     let id = shop_id(&id)?;
     let ShopPut { name, url, widget_origins, enabled } = value;
     let fields = ShopFields { name, url, widget_origins, enabled };
-    let (shop, new) = blocking(&node, move |node| shops::put(node, id, fields)).await?;
+    let (shop, new) = blocking(&node, move |node| shops::put(node, &caller, id, fields)).await?;
     let shop = Shop::from(shop);
     if new {
         return Ok(created(&format!("/api/v1/shops/{}", shop.id), false, &shop));
@@ -117,14 +120,14 @@ pub(super) async fn put(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn patch(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<ShopId>,
     Body { value, .. }: Body<ShopPatch>,
 ) -> Result<Json<Shop>, Problem> {
     let ShopPatch { name, url, widget_origins, enabled } = value;
     let changes = ShopChanges { name, url, widget_origins, enabled };
-    let shop = blocking(&node, move |node| shops::patch(node, id, changes)).await?;
+    let shop = blocking(&node, move |node| shops::patch(node, &caller, id, changes)).await?;
     Ok(Json(shop.into()))
 }
 
@@ -137,11 +140,11 @@ pub(super) async fn patch(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn delete(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<ShopId>,
 ) -> Result<StatusCode, Problem> {
-    blocking(&node, move |node| shops::delete(node, &id)).await?;
+    blocking(&node, move |node| shops::delete(node, &caller, &id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -8,11 +8,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::auth::{AsOperator, AsViewer};
 use super::body::{IdempotencyKey, OptionalBody, PageQuery, Query, Segments};
 use super::dto::{Page, WidgetToken, WidgetTokenCreate, WidgetTokenCreated, WidgetTokensRevoked};
 use super::problem::{Problem, ProblemBody};
 use super::respond::{blocking, created, page};
+use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::widget_tokens::{self, IssueRequest};
 use crate::id::{ShopId, TokenId};
@@ -31,13 +31,15 @@ use crate::id::{ShopId, TokenId};
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn list(
-    _caller: AsViewer,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<WidgetToken>>, Problem> {
     let (limit, after) = query.parse(|text| TokenId::parse(text).ok())?;
-    let found = blocking(&node, move |node| widget_tokens::list(node, &shop, after, limit)).await?;
+    let found =
+        blocking(&node, move |node| widget_tokens::list(node, &caller, &shop, after, limit))
+            .await?;
     Ok(page(found, |token| token.id, WidgetToken::from))
 }
 
@@ -55,7 +57,7 @@ pub(super) async fn list(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn create(
-    AsOperator(caller): AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
     idempotency: IdempotencyKey,
@@ -69,7 +71,7 @@ pub(super) async fn create(
         authority: None,
         idempotency: idempotency.bind(&node, &caller, &raw),
     };
-    let made = blocking(&node, move |node| widget_tokens::issue(node, request)).await?;
+    let made = blocking(&node, move |node| widget_tokens::issue(node, &caller, request)).await?;
     let widget_token = WidgetToken::from(made.record);
     let path = format!("/api/v1/shops/{shop}/widget-tokens/{}", widget_token.id);
     let token = made.secret.map(|token| token.expose().to_owned());
@@ -89,11 +91,11 @@ pub(super) async fn create(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn delete(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, TokenId)>,
 ) -> Result<StatusCode, Problem> {
-    blocking(&node, move |node| widget_tokens::revoke(node, &shop, id)).await?;
+    blocking(&node, move |node| widget_tokens::revoke(node, &caller, &shop, id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -107,11 +109,11 @@ pub(super) async fn delete(
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn revoke_all(
-    _caller: AsOperator,
+    caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
 ) -> Result<Json<WidgetTokensRevoked>, Problem> {
     let tokens_valid_from =
-        blocking(&node, move |node| widget_tokens::revoke_all(node, &shop)).await?;
+        blocking(&node, move |node| widget_tokens::revoke_all(node, &caller, &shop)).await?;
     Ok(Json(WidgetTokensRevoked { tokens_valid_from }))
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, now};
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::{AdminToken, Node};
 use crate::clock::Timestamp;
 use crate::id::AdminTokenId;
@@ -35,9 +36,11 @@ pub struct AdminTokenFields {
 /// Creates a token. Its text is in the result and nowhere else.
 pub fn create(
     node: &Node,
+    caller: &Caller,
     fields: AdminTokenFields,
     idempotency: Option<&Idempotency>,
 ) -> Result<Created<AdminTokenRecord>, OperationError> {
+    caller.require(Permission::AdminTokensWrite)?;
     let now = now(node);
     let mut faults = Faults::default();
     faults.name("name", &fields.name, false);
@@ -82,9 +85,11 @@ pub fn create(
 /// Up to `limit` tokens, from the first after `after`.
 pub fn list(
     node: &Node,
+    caller: &Caller,
     after: Option<AdminTokenId>,
     limit: usize,
 ) -> Result<Page<AdminTokenRecord>, OperationError> {
+    caller.require(Permission::AdminTokensRead)?;
     let found = node.store.read(|tx| tx.admin_tokens(after, limit.saturating_add(1)))?;
     let index = node.admin_tokens.load();
     let live = |mut record: AdminTokenRecord| {
@@ -98,7 +103,8 @@ pub fn list(
 
 /// Revokes a token. The last owner that never expires stays: whoever revokes it would lock
 /// everyone out who cannot reach the unix socket.
-pub fn revoke(node: &Node, id: AdminTokenId) -> Result<(), OperationError> {
+pub fn revoke(node: &Node, caller: &Caller, id: AdminTokenId) -> Result<(), OperationError> {
+    caller.require(Permission::AdminTokensWrite)?;
     node.mutate_admin_tokens(
         |tx| {
             let Some(token) = tx.admin_token(id)? else {

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::{OperationError, now};
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::admin::patch::Change;
 use crate::assertion::{AssertionKey, KEY_SET_MAX_AGE, LIFETIME_MAX, Settings};
@@ -48,7 +49,8 @@ pub struct AssertionKeyInfo {
 }
 
 /// All of them, in the order of their turns.
-pub fn list(node: &Node) -> Result<Vec<AssertionKeyInfo>, OperationError> {
+pub fn list(node: &Node, caller: &Caller) -> Result<Vec<AssertionKeyInfo>, OperationError> {
+    caller.require(Permission::NodeRead)?;
     let keys = node.store.read(ReadTx::assertion_keys)?;
     Ok(infos(keys, now(node)))
 }
@@ -65,7 +67,12 @@ pub enum Rotation {
 }
 
 /// Rotates now, whatever the age of the present key; the keys there are then.
-pub fn rotate(node: &Node, rotation: Rotation) -> Result<Vec<AssertionKeyInfo>, OperationError> {
+pub fn rotate(
+    node: &Node,
+    caller: &Caller,
+    rotation: Rotation,
+) -> Result<Vec<AssertionKeyInfo>, OperationError> {
+    caller.require(Permission::NodeWrite)?;
     if !node.config.load().assertion.enabled {
         let message = "assertions are off, and no key signs; set `assertion.enabled = true` first";
         return Err(OperationError::Conflict(message.to_owned()));

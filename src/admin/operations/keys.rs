@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, shops};
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::admin::patch::{Change, Patch};
 use crate::clock::Timestamp;
@@ -49,10 +50,12 @@ pub struct KeyChanges {
 /// Creates a key. Its secret is in the result and nowhere else.
 pub fn create(
     node: &Node,
+    caller: &Caller,
     shop: ShopId,
     fields: KeyFields,
     idempotency: Option<&Idempotency>,
 ) -> Result<Created<KeyRecord>, OperationError> {
+    caller.require_in(Permission::KeysWrite, &shop)?;
     let now = now(node);
     let mut faults = Faults::default();
     faults.name("name", &fields.name, true);
@@ -78,10 +81,12 @@ pub fn create(
 /// Changes some fields of a key.
 pub fn patch(
     node: &Node,
+    caller: &Caller,
     shop: &ShopId,
     id: KeyId,
     changes: KeyChanges,
 ) -> Result<KeyRecord, OperationError> {
+    caller.require_in(Permission::KeysWrite, shop)?;
     let now = now(node);
     let mut faults = Faults::default();
     if let Some(name) = &changes.name {
@@ -104,11 +109,13 @@ pub fn patch(
 /// old key is refused from now on; with it, once `grace` is over.
 pub fn rotate(
     node: &Node,
+    caller: &Caller,
     shop: &ShopId,
     id: KeyId,
     grace: Duration,
     idempotency: Option<&Idempotency>,
 ) -> Result<Created<KeyRecord>, OperationError> {
+    caller.require_in(Permission::KeysWrite, shop)?;
     let now = now(node);
     let mut faults = Faults::default();
     faults.within("grace_seconds", grace, Duration::ZERO, GRACE_MAX);
@@ -142,7 +149,13 @@ pub fn rotate(
 }
 
 /// Revokes a key: from now on it is unknown.
-pub fn delete(node: &Node, shop: &ShopId, id: KeyId) -> Result<(), OperationError> {
+pub fn delete(
+    node: &Node,
+    caller: &Caller,
+    shop: &ShopId,
+    id: KeyId,
+) -> Result<(), OperationError> {
+    caller.require_in(Permission::KeysWrite, shop)?;
     node.mutate(|tx, patch, _| {
         let key = find(tx, shop, id)?;
         tx.delete_key(id)?;
@@ -152,7 +165,13 @@ pub fn delete(node: &Node, shop: &ShopId, id: KeyId) -> Result<(), OperationErro
 }
 
 /// Reads a key.
-pub fn get(node: &Node, shop: &ShopId, id: KeyId) -> Result<KeyRecord, OperationError> {
+pub fn get(
+    node: &Node,
+    caller: &Caller,
+    shop: &ShopId,
+    id: KeyId,
+) -> Result<KeyRecord, OperationError> {
+    caller.require_in(Permission::KeysRead, shop)?;
     let found = node.store.read(|tx| tx.key(id))?.filter(|key| key.shop == *shop);
     found.map(|key| with_last_use(node, key)).ok_or(OperationError::NotFound(Resource::Key))
 }
@@ -160,10 +179,12 @@ pub fn get(node: &Node, shop: &ShopId, id: KeyId) -> Result<KeyRecord, Operation
 /// Up to `limit` keys of a shop, from the first after `after`.
 pub fn list(
     node: &Node,
+    caller: &Caller,
     shop: &ShopId,
     after: Option<KeyId>,
     limit: usize,
 ) -> Result<Page<KeyRecord>, OperationError> {
+    caller.require_in(Permission::KeysRead, shop)?;
     let found = node.store.read(|tx| {
         let Some(_) = tx.shop(shop)? else { return Ok(None) };
         tx.keys_of_shop(shop, after, limit.saturating_add(1)).map(Some)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::validate::Faults;
 use super::{OperationError, Resource, keys, now, shops};
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::decision::policy::{LimitPolicy, Policies};
 use crate::decision::rate_limit::{Algorithm, Quota};
@@ -37,9 +38,11 @@ pub enum Which {
 /// Replaces all overrides of a shop.
 pub fn put_of_shop(
     node: &Node,
+    caller: &Caller,
     id: &ShopId,
     limits: &[LimitFields],
 ) -> Result<ShopRecord, OperationError> {
+    caller.require_in(Permission::LimitsWrite, id)?;
     let limits = validate(node, limits)?;
     edit_shop(node, id, |of_shop| {
         *of_shop = limits;
@@ -50,19 +53,23 @@ pub fn put_of_shop(
 /// Takes overrides of a shop away.
 pub fn delete_of_shop(
     node: &Node,
+    caller: &Caller,
     id: &ShopId,
     which: &Which,
 ) -> Result<ShopRecord, OperationError> {
+    caller.require_in(Permission::LimitsWrite, id)?;
     edit_shop(node, id, |limits| remove(limits, which))
 }
 
 /// Replaces all overrides of a key.
 pub fn put_of_key(
     node: &Node,
+    caller: &Caller,
     shop: &ShopId,
     id: KeyId,
     limits: &[LimitFields],
 ) -> Result<KeyRecord, OperationError> {
+    caller.require_in(Permission::LimitsWrite, shop)?;
     let limits = validate(node, limits)?;
     edit_key(node, shop, id, |of_key| {
         *of_key = limits;
@@ -73,10 +80,12 @@ pub fn put_of_key(
 /// Takes overrides of a key away.
 pub fn delete_of_key(
     node: &Node,
+    caller: &Caller,
     shop: &ShopId,
     id: KeyId,
     which: &Which,
 ) -> Result<KeyRecord, OperationError> {
+    caller.require_in(Permission::LimitsWrite, shop)?;
     edit_key(node, shop, id, |limits| remove(limits, which))
 }
 

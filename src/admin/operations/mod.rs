@@ -1,8 +1,8 @@
 //! What can be done to a [`Node`]: each operation is one store transaction and one
 //! patch of the snapshot, and is done when it returns.
 //!
-//! All of it blocks on the disk; asynchronous callers go through `spawn_blocking`. Who may do
-//! what is the caller's to check, and so is how a result is spelt in JSON.
+//! Each takes who asks, and checks first whether it may. All of it blocks on the disk;
+//! asynchronous callers go through `spawn_blocking`. How a result is spelt in JSON is theirs.
 
 pub mod admin_tokens;
 pub mod assertion_keys;
@@ -15,6 +15,7 @@ pub mod widget_tokens;
 
 use std::time::Duration;
 
+use super::caller::{Permission, Why, refusal};
 use super::node::Node;
 use crate::clock::Timestamp;
 use crate::secret::{EntropyError, SecretText};
@@ -55,6 +56,14 @@ pub enum OperationError {
     /// It names something that does not exist.
     #[error("there is no such {}", .0.as_str())]
     NotFound(Resource),
+    /// Whoever asks may not.
+    #[error("{}", refusal(*needed, *why))]
+    Forbidden {
+        /// What it takes.
+        needed: Permission,
+        /// What is in the way.
+        why: Why,
+    },
     /// What exists is in the way.
     #[error("{0}")]
     Conflict(String),

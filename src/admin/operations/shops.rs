@@ -5,6 +5,7 @@
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, now};
+use crate::admin::caller::{Caller, Permission, Shops};
 use crate::admin::node::{Node, Turn};
 use crate::admin::patch::{Change, Patch};
 use crate::clock::Timestamp;
@@ -53,10 +54,12 @@ pub struct ShopChanges {
 /// Creates a shop; a conflict if there is one of this id.
 pub fn create(
     node: &Node,
+    caller: &Caller,
     id: ShopId,
     fields: ShopFields,
     idempotency: Option<&Idempotency>,
 ) -> Result<Created<ShopRecord>, OperationError> {
+    caller.require(Permission::ShopsWrite)?;
     fields.validate()?;
     let now = now(node);
     node.mutate(|tx, patch, turn| {
@@ -79,9 +82,11 @@ pub fn create(
 /// the second value. Replacing a shop by itself changes nothing.
 pub fn put(
     node: &Node,
+    caller: &Caller,
     id: ShopId,
     fields: ShopFields,
 ) -> Result<(ShopRecord, bool), OperationError> {
+    caller.require_in(Permission::ShopsWrite, &id)?;
     fields.validate()?;
     let now = now(node);
     node.mutate(|tx, patch, turn| {
@@ -90,6 +95,7 @@ pub fn put(
             fields.write_to(&mut shop);
             return change_shop(tx, patch, &old, shop, now).map(|shop| (shop, false));
         }
+        caller.require(Permission::ShopsWrite)?;
         let shop = new_shop(id, fields, now, turn);
         put_shop(tx, patch, &shop)?;
         Ok((shop, true))
@@ -97,7 +103,13 @@ pub fn put(
 }
 
 /// Changes some fields of a shop.
-pub fn patch(node: &Node, id: ShopId, changes: ShopChanges) -> Result<ShopRecord, OperationError> {
+pub fn patch(
+    node: &Node,
+    caller: &Caller,
+    id: ShopId,
+    changes: ShopChanges,
+) -> Result<ShopRecord, OperationError> {
+    caller.require_in(Permission::ShopsWrite, &id)?;
     let now = now(node);
     node.mutate(|tx, patch, _| {
         let old = find(tx, &id)?;
@@ -115,23 +127,35 @@ pub fn patch(node: &Node, id: ShopId, changes: ShopChanges) -> Result<ShopRecord
 }
 
 /// Reads a shop.
-pub fn get(node: &Node, id: &ShopId) -> Result<ShopRecord, OperationError> {
+pub fn get(node: &Node, caller: &Caller, id: &ShopId) -> Result<ShopRecord, OperationError> {
+    caller.require_in(Permission::ShopsRead, id)?;
     node.store.read(|tx| tx.shop(id))?.ok_or(OperationError::NotFound(Resource::Shop))
 }
 
-/// Up to `limit` shops, from the first after `after`.
+/// Up to `limit` of the shops that the caller sees, from the first after `after`.
 pub fn list(
     node: &Node,
+    caller: &Caller,
     after: Option<&ShopId>,
     limit: usize,
 ) -> Result<Page<ShopRecord>, OperationError> {
-    let found = node.store.read(|tx| tx.shops(after, limit.saturating_add(1)))?;
+    caller.require_any(Permission::ShopsRead)?;
+    let wanted = limit.saturating_add(1);
+    let found = node.store.read(|tx| match &caller.shops {
+        Shops::All => tx.shops(after, wanted),
+        Shops::Only(ids) => {
+            let rest = ids.iter().filter(|id| after.is_none_or(|after| *id > after));
+            let found = rest.filter_map(|id| tx.shop(id).transpose());
+            found.take(wanted).collect()
+        }
+    })?;
     Ok(Page::of(found, limit))
 }
 
 /// Deletes a shop with its keys and tokens. A shop created under the same id later starts empty,
 /// and refuses widget tokens of this one.
-pub fn delete(node: &Node, id: &ShopId) -> Result<(), OperationError> {
+pub fn delete(node: &Node, caller: &Caller, id: &ShopId) -> Result<(), OperationError> {
+    caller.require(Permission::ShopsWrite)?;
     node.mutate(|tx, patch, _| {
         if !tx.delete_shop(id)? {
             return Err(OperationError::NotFound(Resource::Shop));

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{OperationError, now};
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::{Node, new_signing_key};
 use crate::admin::patch::Change;
 use crate::clock::Timestamp;
@@ -32,14 +33,16 @@ impl SigningKeyInfo {
 }
 
 /// All signing keys, in the order of their numbers.
-pub fn list(node: &Node) -> Result<Vec<SigningKeyInfo>, OperationError> {
+pub fn list(node: &Node, caller: &Caller) -> Result<Vec<SigningKeyInfo>, OperationError> {
+    caller.require(Permission::NodeRead)?;
     let keys = node.store.read(crate::store::ReadTx::signing_keys)?;
     Ok(keys.iter().map(SigningKeyInfo::of).collect())
 }
 
 /// Lets a new key sign from now on. The old one verifies until the last token it signed has
 /// expired, and is deleted by the first rotation or [`maintain`] after that.
-pub fn rotate(node: &Node) -> Result<SigningKeyInfo, OperationError> {
+pub fn rotate(node: &Node, caller: &Caller) -> Result<SigningKeyInfo, OperationError> {
+    caller.require(Permission::NodeWrite)?;
     let now = now(node);
     node.mutate(|tx, patch, _| {
         let mut keys = tx.signing_keys()?;
@@ -71,7 +74,7 @@ pub fn maintain(node: &Node, rotation: Duration) -> Result<(), OperationError> {
     let due =
         |key: &SigningKeyRecord| key.retired_at.is_none() && now.since(key.created_at) >= rotation;
     if keys.iter().any(due) {
-        return rotate(node).map(drop);
+        return rotate(node, &Caller::system()).map(drop);
     }
     if !keys.iter().any(|key| is_spent(key, now)) {
         return Ok(());

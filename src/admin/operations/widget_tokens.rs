@@ -9,6 +9,7 @@ use arrayvec::ArrayString;
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, keys, now, shops};
+use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::{Node, Turn};
 use crate::admin::patch::Change;
 use crate::clock::Timestamp;
@@ -36,7 +37,12 @@ pub struct IssueRequest {
 }
 
 /// Issues one token. Its text is in the result and nowhere else.
-pub fn issue(node: &Node, request: IssueRequest) -> Result<Created<TokenRecord>, OperationError> {
+pub fn issue(
+    node: &Node,
+    caller: &Caller,
+    request: IssueRequest,
+) -> Result<Created<TokenRecord>, OperationError> {
+    caller.require_in(Permission::TokensWrite, &request.shop)?;
     let now = now(node);
     node.mutate(|tx, _, turn| {
         let mut issuer = Issuer::new(node, tx, now)?;
@@ -47,7 +53,8 @@ pub fn issue(node: &Node, request: IssueRequest) -> Result<Created<TokenRecord>,
 }
 
 /// Issues a token for each of `requests`, in one transaction; a request that is refused refuses
-/// no other. An error of the whole means that none was issued.
+/// no other. An error of the whole means that none was issued. For the data plane, where the
+/// decision said who may.
 pub fn issue_batch(
     node: &Node,
     requests: Vec<IssueRequest>,
@@ -71,10 +78,12 @@ pub fn issue_batch(
 /// they are pruned.
 pub fn list(
     node: &Node,
+    caller: &Caller,
     shop: &ShopId,
     after: Option<TokenId>,
     limit: usize,
 ) -> Result<Page<TokenRecord>, OperationError> {
+    caller.require_in(Permission::TokensRead, shop)?;
     let found = node.store.read(|tx| {
         let Some(_) = tx.shop(shop)? else { return Ok(None) };
         tx.tokens_of_shop(shop, after, limit.saturating_add(1)).map(Some)
@@ -83,7 +92,13 @@ pub fn list(
 }
 
 /// Revokes a token; a token that is revoked already stays so.
-pub fn revoke(node: &Node, shop: &ShopId, id: TokenId) -> Result<(), OperationError> {
+pub fn revoke(
+    node: &Node,
+    caller: &Caller,
+    shop: &ShopId,
+    id: TokenId,
+) -> Result<(), OperationError> {
+    caller.require_in(Permission::TokensWrite, shop)?;
     let now = now(node);
     node.mutate(|tx, patch, _| {
         let found = tx.token(id)?.filter(|token| token.shop == *shop);
@@ -99,7 +114,12 @@ pub fn revoke(node: &Node, shop: &ShopId, id: TokenId) -> Result<(), OperationEr
 
 /// Revokes every token of a shop that was issued until now; from when on tokens are valid. Tokens
 /// issued after this call are, even within the same millisecond.
-pub fn revoke_all(node: &Node, shop: &ShopId) -> Result<Timestamp, OperationError> {
+pub fn revoke_all(
+    node: &Node,
+    caller: &Caller,
+    shop: &ShopId,
+) -> Result<Timestamp, OperationError> {
+    caller.require_in(Permission::TokensWrite, shop)?;
     let now = now(node);
     node.mutate(|tx, patch, turn| {
         let old = shops::find(tx, shop)?;

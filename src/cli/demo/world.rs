@@ -12,7 +12,7 @@ use super::loopback::Loopback;
 use super::provider::{AUDIENCE, LIFETIME_S, Provider, SigningKey};
 use super::{rehearsal, upstream};
 use crate::admin::operations::{keys, shops, widget_tokens};
-use crate::admin::{Node, OperationError};
+use crate::admin::{Caller, Node, OperationError};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::gateway::Gateway;
 use crate::cli::start;
@@ -206,14 +206,16 @@ fn make_shop(node: &Node, id: &str, url: &str) -> Result<ShopId, Failure> {
         widget_origins: Vec::new(),
         enabled: true,
     };
-    shops::create(node, id, fields, None).map_err(|e| operation_failure(&e))?;
+    shops::create(node, &Caller::in_process(), id, fields, None)
+        .map_err(|e| operation_failure(&e))?;
     Ok(id)
 }
 
 fn make_key(node: &Node, shop: ShopId) -> Result<String, Failure> {
     let fields =
         keys::KeyFields { name: "demo".to_owned(), expires_at: None, networks: Vec::new() };
-    let created = keys::create(node, shop, fields, None).map_err(|e| operation_failure(&e))?;
+    let created = keys::create(node, &Caller::in_process(), shop, fields, None)
+        .map_err(|e| operation_failure(&e))?;
     made(created.secret)
 }
 
@@ -231,7 +233,8 @@ fn issue(node: &Node, shop: ShopId, scopes: &[&str]) -> Result<String, Failure> 
         authority: None,
         idempotency: None,
     };
-    let issued = widget_tokens::issue(node, request).map_err(|e| operation_failure(&e))?;
+    let issued = widget_tokens::issue(node, &Caller::in_process(), request)
+        .map_err(|e| operation_failure(&e))?;
     made(issued.secret)
 }
 

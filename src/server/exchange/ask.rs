@@ -12,6 +12,7 @@ use hyper::body::Body as _;
 
 use super::{Exchange, hygiene};
 use crate::assertion::FORWARD_AUTH;
+use crate::client_address::is_trusted;
 use crate::clock::Now;
 use crate::config::Contract;
 use crate::decision::denial::Code;
@@ -21,7 +22,6 @@ use crate::id::Name;
 use crate::server::client_body::ClientBody;
 use crate::server::forward_auth::{self, answer, original};
 use crate::server::log;
-use crate::server::message::client_address::is_trusted;
 use crate::server::message::problem::Problem;
 use crate::server::shared::Settings;
 

@@ -3,10 +3,10 @@
 use http::header::{FORWARDED, HeaderValue};
 use http::request;
 
+use crate::client_address::Caller;
 use crate::config::ForwardingHeader;
 use crate::server::conn::Conn;
 use crate::server::forward_auth::is_reserved;
-use crate::server::message::client_address::Caller;
 use crate::server::message::fields::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
 /// Who is calling. A trusted proxy may send the requests of many callers over one connection.

@@ -7,7 +7,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Uri, Version, request};
 
-use crate::server::message::authority::is_authority;
+use crate::client_address::is_authority;
 
 /// Why a request is refused with 400, to follow "because".
 pub(super) fn check(parts: &request::Parts, is_tls: bool) -> Result<(), &'static str> {

@@ -12,8 +12,8 @@ use http::uri::{Parts, PathAndQuery};
 use http::{HeaderMap, Method, Uri, request};
 
 use super::ENDPOINTS;
+use crate::client_address::{Caller, Scheme};
 use crate::config::Contract;
-use crate::server::message::client_address::{Caller, Scheme};
 
 /// A field of a question, and who sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,13 +13,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::stream::Stream;
+use crate::client_address::Scheme;
 use crate::config::ServerConfig;
 use crate::metrics::{Bound, Handshake};
 use crate::server::conn::Transport;
 use crate::server::log;
-use crate::server::message::client_address::Scheme;
 use crate::server::shared::Shared;
-use crate::server::tls::{self, ClientCertificate, Tls};
+use crate::tls::{self, ClientCertificate, Tls};
 
 /// What a client of HTTP/2 says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

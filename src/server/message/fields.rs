@@ -30,7 +30,7 @@ use http::header::{
     HeaderValue, TRANSFER_ENCODING,
 };
 
-use super::client_address::{Caller, Scheme};
+use crate::client_address::{Caller, Scheme};
 use crate::decision::principal::Principal;
 use crate::server::request_id::RequestId;
 

@@ -1,7 +1,5 @@
-//! What is written into messages: header fields, problems, limit headers, and who is calling.
+//! What is written into messages: header fields, problems and limit headers.
 
-pub(super) mod authority;
-pub mod client_address;
 pub(super) mod cors;
 pub(super) mod fields;
 pub(super) mod problem;

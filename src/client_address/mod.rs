@@ -17,13 +17,15 @@
 //!
 //! This module reads header values and addresses, and knows neither sockets nor configuration.
 
+mod authority;
+
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
 use ipnet::IpNet;
 
-use super::authority::is_authority;
+pub(crate) use self::authority::is_authority;
 
 /// The most entries of a list that are looked at. Nobody has so many proxies of their own; the
 /// walk ends at the last one.

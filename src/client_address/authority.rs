@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 /// `host` or `host:port`, without user information (RFC 3986 §3.2); the host a name of letters,
 /// digits, `-`, `.` and `_`, an IPv4 address, or an IPv6 address in brackets.
-pub(in crate::server) fn is_authority(text: &str) -> bool {
+pub(crate) fn is_authority(text: &str) -> bool {
     let port =
         |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok();
     if let Some(rest) = text.strip_prefix('[') {

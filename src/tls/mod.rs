@@ -90,10 +90,10 @@ pub enum TlsError {
         why: &'static str,
     },
     /// Client certificates are asked for, and nobody is named whose word counts.
-    #[error("server.tls.client_ca_file: needed unless server.tls.client_auth is \"off\"")]
+    #[error("client_ca_file: needed unless client_auth is \"off\"")]
     NoClientCa,
     /// There is no certificate.
-    #[error("server.tls.certificates: at least one certificate is needed")]
+    #[error("tls.certificates: at least one certificate is needed")]
     NoCertificate,
     /// TLS cannot be set up: no randomness, or an impossible choice of versions.
     #[error("TLS cannot be set up: {0}")]
@@ -104,8 +104,8 @@ pub enum TlsError {
 /// there keep theirs.
 #[derive(Debug)]
 pub struct Tls {
-    pub(super) rustls: Arc<rustls::ServerConfig>,
-    pub(super) handshake_timeout: Duration,
+    pub(crate) rustls: Arc<rustls::ServerConfig>,
+    pub(crate) handshake_timeout: Duration,
     fingerprint: Fingerprint,
     expiries: Vec<Timestamp>,
     warnings: Vec<String>,
@@ -171,17 +171,17 @@ impl Tls {
 
 /// A client as its certificate names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     /// Its name with its kind: `dns:`, `uri:`, `email:` or `cn:`; `-` if it has none.
-    pub(super) name: Box<str>,
+    pub(crate) name: Box<str>,
     /// Whether it is valid now: a resumed session brings a certificate that was verified when the
     /// session began.
-    pub(super) is_valid: bool,
+    pub(crate) is_valid: bool,
 }
 
 impl ClientCertificate {
     /// What a verified certificate says.
-    pub(super) fn read(der: &CertificateDer<'_>, now: Timestamp) -> Self {
+    pub(crate) fn read(der: &CertificateDer<'_>, now: Timestamp) -> Self {
         match Facts::read(der) {
             Some(facts) => {
                 let is_valid = facts.is_valid_at(now);
@@ -193,7 +193,7 @@ impl ClientCertificate {
 }
 
 /// Whether the client asked for HTTP/2 in the handshake.
-pub(super) fn is_h2(connection: &rustls::ServerConnection) -> bool {
+pub(crate) fn is_h2(connection: &rustls::ServerConnection) -> bool {
     connection.alpn_protocol() == Some(H2)
 }
 
