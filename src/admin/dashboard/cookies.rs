@@ -34,8 +34,7 @@ pub(super) fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// `value` consists of letters, digits, `-` and `_`.
 pub(super) fn set(name: &str, value: &str, secure: bool, age_s: u32) -> Option<HeaderValue> {
     let secure = if secure { "; Secure" } else { "" };
-    let text = format!(
-        "{name}={value}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Strict{secure}"
-    );
+    let text =
+        format!("{name}={value}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Strict{secure}");
     HeaderValue::try_from(text).ok()
 }

@@ -122,7 +122,8 @@ impl Failure {
     pub(super) fn page(self, frame: Frame) -> Response {
         let Self { status, title, detail, problems, retry_after_s, go } = self;
         let signed_in = frame.who.is_some();
-        let shown = ErrorPage { frame, status: status.as_u16(), title, detail, problems, signed_in };
+        let shown =
+            ErrorPage { frame, status: status.as_u16(), title, detail, problems, signed_in };
         let html = shown.render().unwrap_or_else(|_| title.to_owned());
         let mut response = (status, Html(html)).into_response();
         if let Some(seconds) = retry_after_s {
@@ -154,6 +155,9 @@ impl From<OperationError> for Failure {
                 detail: format!("{detail} It may have been deleted since."),
                 ..Self::not_found()
             },
+            OperationError::Forbidden { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "Not allowed", detail)
+            }
             OperationError::Conflict(_) | OperationError::IdempotencyConflict => {
                 Self::new(StatusCode::CONFLICT, "In conflict with what exists", detail)
             }

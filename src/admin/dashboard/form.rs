@@ -81,9 +81,8 @@ impl FromRequest<Site> for Form {
         if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(Failure::bad_form("It is not what a browser sends for a form."));
         }
-        let bytes = to_bytes(body, FORM_BYTES_MAX)
-            .await
-            .map_err(|_| Failure::too_large(FORM_BYTES_MAX))?;
+        let bytes =
+            to_bytes(body, FORM_BYTES_MAX).await.map_err(|_| Failure::too_large(FORM_BYTES_MAX))?;
         let again = Request::post("/")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(bytes.into())
@@ -148,6 +147,7 @@ impl Errors {
             }
             OperationError::Conflict(text) => Ok(Self::of("", text)),
             OperationError::NotFound(_)
+            | OperationError::Forbidden { .. }
             | OperationError::IdempotencyConflict
             | OperationError::Store(_)
             | OperationError::Entropy(_) => Err(error.into()),

@@ -6,9 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::assets::Assets;
-use crate::admin::api::auth::Caller;
+use crate::admin::caller::{Caller, Permission};
 use crate::clock::Timestamp;
-use crate::store::Role;
 
 /// An item of the navigation.
 #[derive(Debug)]
@@ -16,8 +15,7 @@ struct Item {
     href: &'static str,
     label: &'static str,
     icon: &'static str,
-    /// Who sees it.
-    seen_by: fn(&Caller) -> bool,
+    seen: Seen,
 }
 
 /// Groups of the navigation, and who sees their items. Leaving an item out is a courtesy: what a
@@ -26,42 +24,41 @@ static NAV: [(&str, &[Item]); 3] = [
     (
         "Traffic",
         &[
-            Item { href: "/", label: "Overview", icon: "overview", seen_by: is_any },
-            Item { href: "/refusals", label: "Live refusals", icon: "refusals", seen_by: is_any },
-            Item { href: "/explore", label: "Decision explorer", icon: "explore", seen_by: is_any },
+            item("/", "Overview", "overview", Seen::ByAll),
+            item("/refusals", "Live refusals", "refusals", Seen::With(Permission::EventsRead)),
+            item("/explore", "Decision explorer", "explore", Seen::With(Permission::Explain)),
         ],
     ),
     (
         "Access",
         &[
-            Item { href: "/shops", label: "Shops", icon: "shops", seen_by: is_any },
-            Item { href: "/policies", label: "Policies", icon: "policies", seen_by: is_viewer },
-            Item { href: "/issuers", label: "Identity providers", icon: "issuers", seen_by: is_viewer },
+            item("/shops", "Shops", "shops", Seen::With(Permission::ShopsRead)),
+            item("/policies", "Policies", "policies", Seen::With(Permission::NodeRead)),
+            item("/issuers", "Identity providers", "issuers", Seen::With(Permission::IssuersRead)),
         ],
     ),
     (
         "Node",
         &[
-            Item { href: "/operators", label: "Operators", icon: "operators", seen_by: is_operator },
-            Item { href: "/tokens", label: "Admin tokens", icon: "tokens", seen_by: is_viewer },
-            Item { href: "/audit", label: "Audit log", icon: "audit", seen_by: is_viewer },
-            Item { href: "/backups", label: "Backups", icon: "backups", seen_by: is_operator },
-            Item { href: "/api", label: "API", icon: "api", seen_by: is_any },
-            Item { href: "/about", label: "About", icon: "about", seen_by: is_viewer },
+            item("/operators", "Operators", "operators", Seen::With(Permission::OperatorsRead)),
+            item("/tokens", "Admin tokens", "tokens", Seen::With(Permission::AdminTokensRead)),
+            item("/audit", "Audit log", "audit", Seen::With(Permission::AuditRead)),
+            item("/backups", "Backups", "backups", Seen::With(Permission::BackupsRead)),
+            item("/api", "API", "api", Seen::ByAll),
+            item("/about", "About", "about", Seen::With(Permission::NodeRead)),
         ],
     ),
 ];
 
-fn is_any(_: &Caller) -> bool {
-    true
+/// Who sees an item.
+#[derive(Debug)]
+enum Seen {
+    ByAll,
+    With(Permission),
 }
 
-fn is_viewer(caller: &Caller) -> bool {
-    caller.role >= Role::Viewer
-}
-
-fn is_operator(caller: &Caller) -> bool {
-    caller.role >= Role::Operator
+const fn item(href: &'static str, label: &'static str, icon: &'static str, seen: Seen) -> Item {
+    Item { href, label, icon, seen }
 }
 
 /// An item of a page's navigation.
@@ -132,7 +129,10 @@ fn navigation(caller: &Caller, place: &str) -> Vec<(&'static str, Vec<Link>)> {
     };
     NAV.iter()
         .map(|(group, items)| {
-            let seen = items.iter().filter(|item| (item.seen_by)(caller));
+            let seen = items.iter().filter(|item| match item.seen {
+                Seen::ByAll => true,
+                Seen::With(permission) => caller.may(permission),
+            });
             (*group, seen.map(link).collect::<Vec<_>>())
         })
         .filter(|(_, links)| !links.is_empty())

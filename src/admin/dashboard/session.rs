@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use axum::http::HeaderMap;
 
-use crate::admin::api::auth::Caller;
+use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::config::Config;
 
@@ -23,11 +23,12 @@ pub(super) fn of_request(_: &Node, _: &HeaderMap, _: IpAddr) -> Option<Session> 
 }
 
 /// Whether browsers reach the dashboard by https.
-pub(super) fn is_secure(_: &Config) -> bool {
-    false
+pub(super) fn is_secure(config: &Config) -> bool {
+    let by_https = public_origin(config).is_some_and(|origin| origin.starts_with("https://"));
+    config.admin.tls.is_some() || by_https
 }
 
 /// Where browsers reach the dashboard, if that was configured.
-pub(super) fn public_origin(_: &Config) -> Option<String> {
-    None
+pub(super) fn public_origin(config: &Config) -> Option<String> {
+    config.admin.public_url.as_ref().map(ToString::to_string)
 }

@@ -44,8 +44,8 @@ pub(super) async fn shell(State(site): State<Site>, mut request: Request, next: 
     ));
     request.extensions_mut().insert(Arc::clone(&visit));
     let answered = tokio::time::timeout(PAGE_TIMEOUT, next.run(request)).await;
-    let mut response = answered
-        .unwrap_or_else(|_| Failure::timeout(PAGE_TIMEOUT.as_secs()).into_response());
+    let mut response =
+        answered.unwrap_or_else(|_| Failure::timeout(PAGE_TIMEOUT.as_secs()).into_response());
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let frame = visit.frame(failure.title(), "");
         response = failure.page(frame);
