@@ -16,6 +16,7 @@ mod key_sets;
 pub mod listener;
 pub mod node;
 pub mod operations;
+pub mod overview;
 mod patch;
 
 use std::sync::Arc;
