@@ -6,6 +6,8 @@
 
 pub mod admin_tokens;
 pub mod assertion_keys;
+pub mod explain;
+pub mod explanation;
 pub mod keys;
 pub mod limits;
 pub mod shops;
