@@ -62,6 +62,8 @@ mod tests;
 mod visit;
 
 mod about;
+mod explore;
+mod paste;
 mod sign_in;
 
 use std::sync::Arc;
@@ -104,6 +106,7 @@ fn pages() -> Router<Site> {
         .route("/", get(about::overview))
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
         .route("/sign-out", post(sign_in::leave))
+        .route("/explore", get(explore::show).post(explore::walk))
         .route("/about", get(about::about))
 }
 
