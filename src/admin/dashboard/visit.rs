@@ -17,10 +17,11 @@ use super::failure::Failure;
 use super::frame::{Flash, Frame};
 use super::session::{self, Session};
 use super::{Site, cookies};
-use crate::admin::api::auth::Peer;
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::OperationError;
+use crate::admin::origin::Reached;
+use crate::decision::origin::Origin;
 use crate::secret::random_bytes;
 
 /// Seconds that a message waits for its page.
@@ -44,6 +45,8 @@ pub(super) struct Visit {
     /// Whether the message was put into a page, and need not wait any longer.
     flash_shown: AtomicBool,
     secure: bool,
+    /// The origin of this site, as the browser sees it.
+    origin: Option<Origin>,
     /// The value of the cookie that binds forms before there is a session.
     form_cookie: Option<String>,
     /// A new one, if there was none.
@@ -60,12 +63,10 @@ impl Visit {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Self {
-        let config = site.node.config.load();
-        let secure = session::is_secure(&config);
-        let peer = extensions.get::<Peer>();
-        let client = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip());
-        let known = extensions.get::<Session>().cloned();
-        let session = known.or_else(|| session::of_request(&site.node, headers, client));
+        let reached = extensions.get::<Reached>();
+        let secure = reached.is_some_and(|reached| reached.https);
+        let client = reached.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |reached| reached.client);
+        let session = session::of_request(&site.node, headers, secure, client);
         let form = cookies::value(headers, &cookies::name(cookies::FORM, secure))
             .filter(|value| value.len() == 43)
             .map(str::to_owned);
@@ -85,6 +86,7 @@ impl Visit {
             flash: flash.and_then(Flash::from_cookie),
             flash_shown: AtomicBool::new(false),
             secure,
+            origin: reached.and_then(|reached| reached.origin.clone()),
             form_cookie: form,
             form_fresh,
             form_used: AtomicBool::new(false),
@@ -105,6 +107,11 @@ impl Visit {
     /// Whether browsers reach the dashboard by https.
     pub(super) fn is_secure(&self) -> bool {
         self.secure
+    }
+
+    /// Whether `origin` is this site's own.
+    pub(super) fn is_own_origin(&self, origin: &str) -> bool {
+        self.origin.as_ref().is_some_and(|own| own.to_string() == origin)
     }
 
     /// What surrounds a page; `place` is the item of the navigation it belongs to.
