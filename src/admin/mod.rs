@@ -8,8 +8,11 @@
 //! Decisions are not made here (`decision` is), nor are requests forwarded (`server` does).
 
 pub mod api;
+pub mod audit;
 pub mod caller;
+pub mod cookie;
 mod dashboard;
+mod identity;
 pub mod jobs;
 mod key_sets;
 pub mod listener;
