@@ -131,21 +131,15 @@ impl Errors {
 
     /// What a person can mend in the form, or else a failure.
     pub(super) fn of_operation(error: OperationError) -> Result<Self, Failure> {
-        match error {
-            OperationError::Invalid(problems) => {
-                let mut errors = Self::default();
-                for problem in problems {
-                    errors.add(&problem.field, problem.problem);
-                }
-                Ok(errors)
-            }
-            OperationError::Conflict(text) => Ok(Self::of("", text)),
-            OperationError::NotFound(_)
-            | OperationError::Forbidden { .. }
-            | OperationError::IdempotencyConflict
-            | OperationError::Store(_)
-            | OperationError::Entropy(_) => Err(error.into()),
+        if let OperationError::Conflict(text) = error {
+            return Ok(Self::of("", text));
         }
+        let OperationError::Invalid(problems) = error else { return Err(error.into()) };
+        let mut errors = Self::default();
+        for problem in problems {
+            errors.add(&problem.field, problem.problem);
+        }
+        Ok(errors)
     }
 
     /// Another one; a field keeps its first.
