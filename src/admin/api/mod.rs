@@ -14,7 +14,6 @@ mod dto_audit;
 mod dto_node;
 mod dto_operators;
 mod explain;
-pub mod explain_dto;
 mod health;
 mod info;
 mod issuers;
@@ -147,7 +146,8 @@ async fn bounded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn not_found() -> Problem {
+/// What there is nothing of.
+pub(super) async fn not_found() -> Problem {
     let detail = "There is nothing here; `/api/v1/openapi.json` describes what there is.";
     Problem::new(Code::NotFound, detail)
 }

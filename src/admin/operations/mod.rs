@@ -9,6 +9,8 @@ pub mod assertion_keys;
 pub mod audit;
 pub mod configuration;
 pub mod events;
+pub mod explain;
+pub mod explanation;
 pub mod issuers;
 pub mod keys;
 pub mod limits;
