@@ -62,6 +62,7 @@ mod tests;
 mod visit;
 
 mod about;
+mod pages;
 mod sign_in;
 
 use std::sync::Arc;
@@ -105,6 +106,7 @@ fn pages() -> Router<Site> {
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
         .route("/sign-out", post(sign_in::leave))
         .route("/about", get(about::about))
+        .merge(pages::routes())
 }
 
 /// A page.
