@@ -2,22 +2,26 @@
 //!
 //! In layers, from the inside out: [`Node`] is the state (store, snapshot, limiter, …);
 //! [`operations`] are what can be done to it, each one store transaction and one patch of the
-//! snapshot; [`api`] speaks of them in JSON over HTTP and the dashboard in
-//! pages; [`listener`] serves both on TCP and on a
-//! unix socket; [`jobs`] is what has to happen without anybody asking.
+//! snapshot; [`api`] speaks of them in JSON over HTTP and the dashboard in pages; [`listener`] serves
+//! both on TCP and on a unix socket; [`jobs`] is what has to happen without anybody asking.
 //!
 //! Decisions are not made here (`decision` is), nor are requests forwarded (`server` does).
 
 pub mod api;
+pub mod audit;
 pub mod caller;
+pub mod cookie;
 mod dashboard;
+mod identity;
 pub mod jobs;
 mod key_sets;
 pub mod listener;
 pub mod node;
 pub mod operations;
+mod origin;
 pub mod overview;
 mod patch;
+mod plain;
 
 use std::sync::Arc;
 

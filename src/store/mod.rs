@@ -10,10 +10,12 @@
 //! configuration, logs nothing and counts nothing: errors are returned, and commits are reported
 //! to the observer it was given.
 
+pub mod audit;
 mod error;
 mod file;
 mod group;
 pub mod master_key;
+pub mod operators;
 mod read;
 pub mod records;
 mod schema;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase as _};
 
 pub use self::error::StoreError;
+pub use self::operators::{OidcSubject, OperatorRecord, PasswordHash, SessionRecord, TotpRecord};
 pub use self::read::ReadTx;
 pub use self::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
@@ -150,6 +153,7 @@ impl Store {
         let context = Context {
             path: options.path,
             sealer: options.master_key.sealer(),
+            chain: options.master_key.chain_key(),
             entropy,
             broken: AtomicBool::new(false),
         };

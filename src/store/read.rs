@@ -19,12 +19,14 @@ use super::records::{
 };
 use super::schema::{self, Table};
 use crate::id::{AdminTokenId, KeyId, ShopId, TokenId};
-use crate::secret::{Entropy, Sealer, SecretBytes};
+use crate::secret::{ChainKey, Entropy, Sealer, SecretBytes};
 
 /// What every transaction needs beside the tables.
 pub(super) struct Context {
     pub(super) path: PathBuf,
     pub(super) sealer: Sealer,
+    /// Links the entries of the audit log.
+    pub(super) chain: ChainKey,
     pub(super) entropy: Arc<dyn Entropy>,
     /// Set when redb met an I/O error: from then on it refuses reads and writes alike until the
     /// database is opened again.
@@ -69,14 +71,17 @@ pub(super) enum Opened<'tx> {
 }
 
 impl Opened<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<AccessGuard<'_, Bytes>>, redb::StorageError> {
+    pub(super) fn get(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<AccessGuard<'_, Bytes>>, redb::StorageError> {
         match self {
             Self::Read(table) => redb::ReadableTable::get(table, key),
             Self::Write(table) => table.get(key),
         }
     }
 
-    fn range(
+    pub(super) fn range(
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
@@ -255,6 +260,14 @@ impl ReadTx {
         })
     }
 
+    /// The bytes under `key`, whatever they are.
+    pub(super) fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let opened = self.open(table)?;
+        let found = opened.get(key);
+        let found = found.map_err(|error| self.context.failed("read", error))?;
+        Ok(found.map(|bytes| bytes.value().to_vec()))
+    }
+
     pub(super) fn has(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
         let opened = self.open(table)?;
         let found = opened.get(key);
@@ -272,7 +285,7 @@ impl ReadTx {
         ids.iter().map(|id| self.record(table, id)?.ok_or_else(missing)).collect()
     }
 
-    fn page<R: Record>(
+    pub(super) fn page<R: Record>(
         &self,
         table: Table,
         after: Option<&[u8]>,

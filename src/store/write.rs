@@ -327,17 +327,27 @@ impl WriteTx {
         sealed.map_err(|_| StoreError::Entropy { path: context.path.clone() })
     }
 
-    fn put<R: Record>(&mut self, table: Table, key: &[u8], record: &R) -> Result<(), StoreError> {
+    pub(super) fn put<R: Record>(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        record: &R,
+    ) -> Result<(), StoreError> {
         let bytes = record.encode();
         let bytes = bytes.map_err(|error| self.read.context.bad_record(table, &error))?;
         self.insert(table, key, &bytes)
     }
 
-    fn insert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn insert(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), StoreError> {
         self.change(table, key, Some(value)).map(drop)
     }
 
-    fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+    pub(super) fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
         self.change(table, key, None)
     }
 

@@ -11,7 +11,6 @@ mod body;
 pub mod dto;
 mod dto_node;
 mod explain;
-pub mod explain_dto;
 mod health;
 mod info;
 mod issuers;

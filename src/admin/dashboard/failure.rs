@@ -8,7 +8,8 @@ use axum::http::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use axum::response::{Html, IntoResponse, Response};
 
 use super::frame::Frame;
-use crate::admin::operations::{FieldProblem, OperationError};
+use crate::admin::api::problem::{FieldError, Problem};
+use crate::admin::operations::OperationError;
 
 /// Why there is no answer. [`super::shell`] makes it a page, in the frame of who asked.
 #[derive(Debug, Clone)]
@@ -17,7 +18,7 @@ pub(super) struct Failure {
     title: &'static str,
     detail: String,
     /// What is wrong with what was sent, one by one.
-    problems: Vec<FieldProblem>,
+    problems: Vec<FieldError>,
     retry_after_s: Option<u64>,
     /// Where to go instead.
     go: Option<String>,
@@ -143,44 +144,21 @@ struct ErrorPage {
     status: u16,
     title: &'static str,
     detail: String,
-    problems: Vec<FieldProblem>,
+    problems: Vec<FieldError>,
     signed_in: bool,
 }
 
 impl From<OperationError> for Failure {
+    /// The same status and words as the API's.
     fn from(error: OperationError) -> Self {
-        let detail = sentence(&error.to_string());
-        match error {
-            OperationError::NotFound(_) => Self {
-                detail: format!("{detail} It may have been deleted since."),
-                ..Self::not_found()
-            },
-            OperationError::Forbidden { .. } => {
-                Self::new(StatusCode::FORBIDDEN, "Not allowed", detail)
-            }
-            OperationError::Conflict(_) | OperationError::IdempotencyConflict => {
-                Self::new(StatusCode::CONFLICT, "In conflict with what exists", detail)
-            }
-            OperationError::Invalid(problems) => Self {
-                problems,
-                ..Self::new(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "Not acceptable",
-                    "Nothing was done, because of what was sent:",
-                )
-            },
-            OperationError::Store(_) => {
-                tracing::error!(error = %detail, "the store refused an operation");
-                Self {
-                    retry_after_s: Some(5),
-                    ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "The store refuses", detail)
-                }
-            }
-            OperationError::Entropy(_) => Self {
-                retry_after_s: Some(5),
-                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "No randomness", detail)
-            },
-        }
+        let (code, detail, problems, retry_after_s) = Problem::from(error).into_parts();
+        let detail = if problems.is_empty() {
+            sentence(&detail)
+        } else {
+            "Nothing was done, because of what was sent:".to_owned()
+        };
+        let this = Self::new(code.status(), code.title(), detail);
+        Self { problems, retry_after_s, ..this }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderName, ORIGIN};
+use axum::http::header::{CONTENT_TYPE, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use subtle::ConstantTimeEq as _;
@@ -72,7 +72,7 @@ impl FromRequest<Site> for Form {
     async fn from_request(request: Request, site: &Site) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
         let visit = Visit::of(&parts)?;
-        if !is_same_site(&parts.headers, site) {
+        if !is_same_site(&parts.headers, &visit) {
             tracing::warn!(path = parts.uri.path(), "a form of another site was refused");
             return Err(Failure::cross_site());
         }
@@ -103,7 +103,7 @@ impl FromRequest<Site> for Form {
 
 /// Whether what the browser says of where the request comes from allows it. A client that says
 /// nothing is not a browser of this decade, and still has to know the token.
-fn is_same_site(headers: &HeaderMap, site: &Site) -> bool {
+fn is_same_site(headers: &HeaderMap, visit: &Visit) -> bool {
     let single = |name: HeaderName| {
         let mut values = headers.get_all(name).iter();
         let first = values.next().map(|value| value.to_str().unwrap_or("?"));
@@ -112,13 +112,7 @@ fn is_same_site(headers: &HeaderMap, site: &Site) -> bool {
     if single(SEC_FETCH_SITE).is_some_and(|from| from != "same-origin") {
         return false;
     }
-    let Some(origin) = single(ORIGIN) else { return true };
-    if let Some(public) = super::session::public_origin(&site.node.config.load()) {
-        return origin == public;
-    }
-    let host = single(HOST).unwrap_or_default();
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    !host.is_empty() && authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    single(ORIGIN).is_none_or(|origin| visit.is_own_origin(origin))
 }
 
 /// What was wrong with a form, by field.
@@ -137,21 +131,15 @@ impl Errors {
 
     /// What a person can mend in the form, or else a failure.
     pub(super) fn of_operation(error: OperationError) -> Result<Self, Failure> {
-        match error {
-            OperationError::Invalid(problems) => {
-                let mut errors = Self::default();
-                for problem in problems {
-                    errors.add(&problem.field, problem.problem);
-                }
-                Ok(errors)
-            }
-            OperationError::Conflict(text) => Ok(Self::of("", text)),
-            OperationError::NotFound(_)
-            | OperationError::Forbidden { .. }
-            | OperationError::IdempotencyConflict
-            | OperationError::Store(_)
-            | OperationError::Entropy(_) => Err(error.into()),
+        if let OperationError::Conflict(text) = error {
+            return Ok(Self::of("", text));
         }
+        let OperationError::Invalid(problems) = error else { return Err(error.into()) };
+        let mut errors = Self::default();
+        for problem in problems {
+            errors.add(&problem.field, problem.problem);
+        }
+        Ok(errors)
     }
 
     /// Another one; a field keeps its first.

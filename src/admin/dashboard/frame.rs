@@ -228,3 +228,27 @@ pub(super) fn next_of(query: &str) -> Option<&str> {
     let plain = query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     (local && plain && query.len() <= 2000).then_some(query)
 }
+
+/// The value of `name` in a query; empty if it is not there or cannot be read.
+pub(super) fn query_value(query: Option<&str>, name: &str) -> String {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let mut found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
+    found.next().and_then(decoded).unwrap_or_default()
+}
+
+/// `%41` and `+` undone.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -55,14 +55,15 @@ mod cookies;
 mod failure;
 mod form;
 mod frame;
-mod session;
 mod shell;
 #[cfg(test)]
 mod tests;
 mod visit;
 
 mod about;
+mod explore;
 mod pages;
+mod paste;
 mod sign_in;
 
 use std::sync::Arc;
@@ -104,7 +105,9 @@ fn pages() -> Router<Site> {
     Router::new()
         .route("/", get(about::overview))
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
+        .route("/setup", get(sign_in::show_set_up).post(sign_in::set_up))
         .route("/sign-out", post(sign_in::leave))
+        .route("/explore", get(explore::show).post(explore::walk))
         .route("/about", get(about::about))
         .merge(pages::routes())
 }

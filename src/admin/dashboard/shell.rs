@@ -15,6 +15,7 @@ use super::Site;
 use super::failure::Failure;
 use super::visit::Visit;
 use crate::admin::api;
+use crate::admin::origin::{self, Reached};
 
 /// The longest a page may take. A stream of events has begun by then.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,7 +44,11 @@ pub(super) async fn shell(State(site): State<Site>, mut request: Request, next: 
         request.extensions(),
     ));
     request.extensions_mut().insert(Arc::clone(&visit));
-    let answered = tokio::time::timeout(PAGE_TIMEOUT, next.run(request)).await;
+    let is_tcp = request.extensions().get::<Reached>().is_some();
+    let answered = tokio::time::timeout(PAGE_TIMEOUT, async {
+        if is_tcp { origin::require_known(request, next).await } else { next.run(request).await }
+    })
+    .await;
     let mut response =
         answered.unwrap_or_else(|_| Failure::timeout(PAGE_TIMEOUT.as_secs()).into_response());
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {

@@ -15,13 +15,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::failure::Failure;
 use super::frame::{Flash, Frame};
-use super::session::{self, Session};
 use super::{Site, cookies};
-use crate::admin::api::auth::Peer;
 use crate::admin::caller::Caller;
+use crate::admin::cookie;
 use crate::admin::node::Node;
 use crate::admin::operations::OperationError;
-use crate::secret::random_bytes;
+use crate::admin::operations::sessions::{self, Session};
+use crate::admin::origin::Reached;
+use crate::decision::origin::Origin;
+use crate::secret::{SecretText, random_bytes};
 
 /// Seconds that a message waits for its page.
 const FLASH_AGE_S: u32 = 60;
@@ -44,6 +46,8 @@ pub(super) struct Visit {
     /// Whether the message was put into a page, and need not wait any longer.
     flash_shown: AtomicBool,
     secure: bool,
+    /// The origin of this site, as the browser sees it.
+    origin: Option<Origin>,
     /// The value of the cookie that binds forms before there is a session.
     form_cookie: Option<String>,
     /// A new one, if there was none.
@@ -60,13 +64,12 @@ impl Visit {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Self {
-        let config = site.node.config.load();
-        let secure = session::is_secure(&config);
-        let peer = extensions.get::<Peer>();
-        let client = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip());
-        let known = extensions.get::<Session>().cloned();
-        let session = known.or_else(|| session::of_request(&site.node, headers, client));
-        let form = cookies::value(headers, &cookies::name(cookies::FORM, secure))
+        let reached = extensions.get::<Reached>();
+        let secure = reached.is_some_and(|reached| reached.https);
+        let client = reached.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |reached| reached.client);
+        let session = cookie::cookie(headers, &cookies::name(cookies::SESSION, secure))
+            .and_then(|value| sessions::authenticate(&site.node, value, client));
+        let form = cookie::cookie(headers, &cookies::name(cookies::FORM, secure))
             .filter(|value| value.len() == 43)
             .map(str::to_owned);
         let form_fresh = if form.is_none() && session.is_none() {
@@ -75,7 +78,7 @@ impl Visit {
         } else {
             None
         };
-        let flash = cookies::value(headers, &cookies::name(cookies::FLASH, secure));
+        let flash = cookie::cookie(headers, &cookies::name(cookies::FLASH, secure));
         Self {
             site: site.clone(),
             session,
@@ -85,6 +88,7 @@ impl Visit {
             flash: flash.and_then(Flash::from_cookie),
             flash_shown: AtomicBool::new(false),
             secure,
+            origin: reached.and_then(|reached| reached.origin.clone()),
             form_cookie: form,
             form_fresh,
             form_used: AtomicBool::new(false),
@@ -107,10 +111,15 @@ impl Visit {
         self.secure
     }
 
+    /// Whether `origin` is this site's own.
+    pub(super) fn is_own_origin(&self, origin: &str) -> bool {
+        self.origin.as_ref().is_some_and(|own| own.to_string() == origin)
+    }
+
     /// What surrounds a page; `place` is the item of the navigation it belongs to.
     pub(super) fn frame(&self, title: impl Into<String>, place: &str) -> Frame {
         let csrf = if let Some(session) = &self.session {
-            session.csrf.clone()
+            session.csrf.expose().to_owned()
         } else {
             self.form_used.store(true, Ordering::Relaxed);
             self.form_cookie.clone().or_else(|| self.form_fresh.clone()).unwrap_or_default()
@@ -125,7 +134,7 @@ impl Visit {
     /// What a form has to carry; `None` if nothing would do.
     pub(super) fn csrf_expected(&self) -> Option<&str> {
         match &self.session {
-            Some(session) => Some(session.csrf.as_str()),
+            Some(session) => Some(session.csrf.expose()),
             None => self.form_cookie.as_deref(),
         }
         .filter(|token| !token.is_empty())
@@ -141,6 +150,19 @@ impl Visit {
             self.add_cookie(headers, cookies::FLASH, &flash.to_cookie(), FLASH_AGE_S);
         }
         response
+    }
+
+    /// Begins a session in the browser that asks; it ends with the browser, at the latest.
+    pub(super) fn enter(&self, response: &mut Response, cookie: &SecretText) {
+        let name = cookies::name(cookies::SESSION, self.secure);
+        if let Some(cookie) = cookies::set(&name, cookie.expose(), self.secure, None) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// Takes the session's cookie away.
+    pub(super) fn leave(&self, response: &mut Response) {
+        self.add_cookie(response.headers_mut(), cookies::SESSION, "", 0);
     }
 
     /// Adds what the answer owes to the cookies: a message that was shown goes, the value that
@@ -160,7 +182,7 @@ impl Visit {
 
     fn add_cookie(&self, headers: &mut HeaderMap, base: &str, value: &str, age_s: u32) {
         let name = cookies::name(base, self.secure);
-        if let Some(cookie) = cookies::set(&name, value, self.secure, age_s) {
+        if let Some(cookie) = cookies::set(&name, value, self.secure, Some(age_s)) {
             headers.append(SET_COOKIE, cookie);
         }
     }

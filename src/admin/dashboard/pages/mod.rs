@@ -95,3 +95,16 @@ fn renamed(error: OperationError, name: impl Fn(&str) -> String) -> OperationErr
     let rename = |problem: FieldProblem| FieldProblem { field: name(&problem.field), ..problem };
     OperationError::Invalid(problems.into_iter().map(rename).collect())
 }
+
+/// The same error, where a form was sent again with something else in it: it comes back, good for
+/// another sending.
+fn sent_again(error: OperationError) -> OperationError {
+    match error {
+        OperationError::IdempotencyConflict => OperationError::Conflict(
+            "this form was sent before with something else in it, and that was made; send it \
+             again to make this too"
+                .to_owned(),
+        ),
+        other => other,
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use askama::Template;
 
 use super::super::once::Once;
-use super::super::{Host, Segments, figures, parse, renamed};
+use super::super::{Host, Segments, figures, parse, renamed, sent_again};
 use super::keys::{KeyForm, MadePage, Row};
 use super::limits::Overrides;
 use super::{Head, Tab, find, may_in};
@@ -171,7 +171,7 @@ pub(in super::super) async fn rotate(
             let shop = find(&visit, shop).await?;
             page(&MadePage::of(&visit, &shop, made, host.as_deref(), Some(told)))
         }
-        Err(error) => invalid(renamed(error, |_| "custom".to_owned()), |rotation_errors| Page {
+        Err(error) => invalid(renamed(sent_again(error), |_| "custom".to_owned()), |rotation_errors| Page {
             rotation,
             rotation_errors,
             ..again

@@ -8,7 +8,7 @@ use askama::Template;
 use super::super::once::Once;
 use super::super::parse;
 use super::super::snippets::{self, Gateway, Snippet};
-use super::super::{Host, Segments};
+use super::super::{Host, Segments, sent_again};
 use super::{Head, Tab, find, may_in};
 use crate::admin::api::dto::{Key, KeyStatus};
 use crate::admin::caller::Permission;
@@ -175,7 +175,7 @@ pub(in super::super) async fn create(
         Ok(made) => page(&MadePage::of(&visit, &shop, made, host.as_deref(), None)),
         Err(error) => {
             let again = shown(&visit, &shop).await?;
-            invalid(error, |errors| Page { key: sent, errors, ..again })
+            invalid(sent_again(error), |errors| Page { key: sent, errors, ..again })
         }
     }
 }

@@ -5,7 +5,7 @@ use axum::extract::Query;
 use serde::Deserialize;
 
 use super::super::once::Once;
-use super::super::{Segments, figures, parse, renamed, snippets};
+use super::super::{Segments, figures, parse, renamed, sent_again, snippets};
 use super::{Head, Tab, find, may_in};
 use crate::admin::caller::Permission;
 use crate::admin::dashboard::failure::Failure;
@@ -200,7 +200,7 @@ pub(in super::super) async fn issue(
         }),
         Err(error) => {
             let form_field = |field: &str| field.trim_end_matches("_seconds").to_owned();
-            invalid(renamed(error, form_field), |errors| Page { errors, ..again })
+            invalid(renamed(sent_again(error), form_field), |errors| Page { errors, ..again })
         }
     }
 }
