@@ -29,6 +29,7 @@ use axum::Router;
 
 pub use self::caller::{Caller, Via};
 pub use self::node::{Node, OpenError};
+pub(crate) use self::operations::operators::grouped;
 pub use self::operations::{Created, Idempotency, OperationError};
 
 /// The routes of the admin plane over `node`: the API, health, metrics and the dashboard.

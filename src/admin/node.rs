@@ -269,6 +269,7 @@ impl Node {
         let mut patch = Patch::default();
         let value = self.store.write(|tx| write(tx, &mut patch, &mut turn))?;
         self.identity.apply(patch.take_identity());
+        self.replace_admin_tokens(patch.take_admin_tokens());
         if !patch.is_empty() {
             self.published.patch(|snapshot| patch.apply(snapshot));
         }
@@ -288,6 +289,21 @@ impl Node {
         change(&mut next, &value);
         self.admin_tokens.store(Arc::new(next));
         Ok(value)
+    }
+
+    /// Called under the writers' lock.
+    fn replace_admin_tokens(&self, tokens: Vec<AdminTokenRecord>) {
+        if tokens.is_empty() {
+            return;
+        }
+        let mut next = HashMap::clone(&self.admin_tokens.load());
+        for record in tokens {
+            let used = next.get(&record.digest).map(|old| old.last_used_ms.load(Ordering::Relaxed));
+            let token = AdminToken::new(record);
+            token.last_used_ms.store(used.unwrap_or_default(), Ordering::Relaxed);
+            next.insert(token.record.digest, Arc::new(token));
+        }
+        self.admin_tokens.store(Arc::new(next));
     }
 
     /// A panic under the lock leaves [`Turn`] whole: its one field is set in one step.

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod configuration;
 pub mod explain;
 pub mod explanation;
+pub mod issuers;
 pub mod keys;
 pub mod limits;
 pub mod operators;
