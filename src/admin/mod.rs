@@ -15,6 +15,7 @@ mod dashboard;
 mod identity;
 pub mod jobs;
 mod key_sets;
+mod ledger;
 pub mod listener;
 pub mod node;
 pub mod operations;
