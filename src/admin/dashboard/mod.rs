@@ -62,6 +62,7 @@ mod visit;
 
 mod about;
 mod explore;
+mod pages;
 mod paste;
 mod sign_in;
 
@@ -108,6 +109,7 @@ fn pages() -> Router<Site> {
         .route("/sign-out", post(sign_in::leave))
         .route("/explore", get(explore::show).post(explore::walk))
         .route("/about", get(about::about))
+        .merge(pages::routes())
 }
 
 /// A page.
