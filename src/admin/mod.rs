@@ -10,10 +10,13 @@
 pub mod api;
 pub mod audit;
 pub mod caller;
+pub mod cookie;
+mod identity;
 pub mod jobs;
 mod key_sets;
 pub mod listener;
 pub mod node;
+mod oidc;
 pub mod operations;
 mod origin;
 mod patch;

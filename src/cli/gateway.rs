@@ -15,7 +15,7 @@ use super::certificates::{self, Keeper, Kept};
 use super::exit::{Exit, Failure};
 use super::start;
 use crate::admin::listener::{self, ListenError, Secured};
-use crate::admin::operations::widget_tokens;
+use crate::admin::operations::{configuration, widget_tokens};
 use crate::admin::{self, Created, Node, OperationError, jobs};
 use crate::config::Config;
 use crate::id::Name;
@@ -77,6 +77,7 @@ impl Gateway {
         }
         tasks.spawn(issue_tokens(Arc::clone(&node), issue, watch));
         let server = server.start().map_err(|e| bind_failure(&e))?;
+        record(&node, configuration::started).await;
         Ok(Self { node, shared, server, certificates, admin_address, shutdown, tasks })
     }
 
@@ -135,6 +136,15 @@ impl Gateway {
         }
         self.shutdown.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
+        record(&self.node, configuration::stopped).await;
+    }
+}
+
+/// Appends to the audit log; neither start nor stop fails for it.
+async fn record(node: &Arc<Node>, append: fn(&Node) -> Result<(), OperationError>) {
+    let node = Arc::clone(node);
+    if let Ok(Err(error)) = spawn_blocking(move || append(&node)).await {
+        tracing::warn!(%error, "the audit log does not hold that the server started or stopped");
     }
 }
 
@@ -242,6 +252,10 @@ fn issue_error(error: &OperationError) -> IssueError {
         | OperationError::Conflict(_)
         | OperationError::Invalid(_)
         | OperationError::IdempotencyConflict
+        | OperationError::TooMany { .. }
+        | OperationError::Busy
+        | OperationError::PasswordUnusable
+        | OperationError::Interrupted
         | OperationError::Store(_)
         | OperationError::Entropy(_) => {
             tracing::error!(%error, "a widget token could not be issued");

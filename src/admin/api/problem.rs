@@ -230,6 +230,18 @@ impl From<OperationError> for Problem {
                 tracing::error!(error = %detail, "the store refused an operation");
                 Self::new(Code::StoreUnavailable, detail).with_retry_after(5)
             }
+            OperationError::TooMany { wait } => {
+                Self::new(Code::RateLimited, format!("{}.", capitalized(&detail)))
+                    .with_retry_after(wait.as_secs().saturating_add(1))
+            }
+            OperationError::Busy => {
+                Self::new(Code::Unavailable, format!("{}.", capitalized(&detail)))
+                    .with_retry_after(2)
+            }
+            OperationError::PasswordUnusable | OperationError::Interrupted => {
+                tracing::error!(error = %detail, "an operation of the admin API failed");
+                Self::new(Code::Internal, format!("{}.", capitalized(&detail)))
+            }
             OperationError::Entropy(_) => Self::new(Code::Unavailable, detail).with_retry_after(5),
         }
     }
