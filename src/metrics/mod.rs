@@ -18,6 +18,7 @@ mod limits;
 mod log;
 #[cfg(target_os = "linux")]
 mod process;
+mod reading;
 mod requests;
 mod set;
 mod store;
@@ -30,6 +31,7 @@ use std::fmt;
 use prometheus::{Error, Registry, TextEncoder};
 
 pub use self::bounds::Bound;
+pub use self::reading::{Distribution, Reading};
 pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;

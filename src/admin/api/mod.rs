@@ -11,7 +11,6 @@ mod body;
 pub mod dto;
 mod dto_node;
 mod explain;
-pub mod explain_dto;
 mod health;
 mod info;
 mod issuers;
@@ -132,7 +131,8 @@ async fn bounded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn not_found() -> Problem {
+/// What there is nothing of.
+pub(super) async fn not_found() -> Problem {
     let detail = "There is nothing here; `/api/v1/openapi.json` describes what there is.";
     Problem::new(Code::NotFound, detail)
 }

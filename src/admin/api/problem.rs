@@ -190,6 +190,12 @@ impl Problem {
         self.code
     }
 
+    /// For who speaks of it otherwise than in JSON: what it is, what was wrong and what to do, the
+    /// faults of the input, and seconds to wait.
+    pub(in crate::admin) fn into_parts(self) -> (Code, String, Vec<FieldError>, Option<u64>) {
+        (self.code, self.detail, self.errors, self.retry_after_s)
+    }
+
     /// With the challenge of a 401 (RFC 9110 §11.6.1).
     #[must_use]
     pub(super) fn with_challenge(mut self, challenge: &'static str) -> Self {

@@ -8,6 +8,8 @@ pub mod admin_tokens;
 pub mod assertion_keys;
 pub mod audit;
 pub mod configuration;
+pub mod explain;
+pub mod explanation;
 pub mod keys;
 pub mod limits;
 pub mod operators;
