@@ -18,6 +18,7 @@ mod key_sets;
 mod ledger;
 pub mod listener;
 pub mod node;
+mod oidc;
 pub mod operations;
 mod origin;
 pub mod overview;

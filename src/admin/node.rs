@@ -18,6 +18,7 @@ use super::caller::Caller;
 use super::identity::Identity;
 use super::key_sets;
 use super::ledger::Ledger;
+use super::oidc::Oidc;
 use super::operations::{OperationError, assertion_keys, configuration};
 use super::overview::Sampler;
 use super::patch::Patch;
@@ -119,6 +120,8 @@ pub struct Node {
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
     pub(super) identity: Identity,
+    /// Sign-ins by the operators' identity provider.
+    pub(super) oidc: Oidc,
     pepper: Pepper,
     turn: Mutex<Turn>,
     draining: AtomicBool,
@@ -178,6 +181,7 @@ impl Node {
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
             identity,
+            oidc: Oidc::default(),
             pepper,
             turn: Mutex::new(Turn { last_issued: loaded.last_issued }),
             draining: AtomicBool::new(false),

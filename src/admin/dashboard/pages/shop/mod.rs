@@ -30,7 +30,7 @@ impl Tab {
             Self::Keys => "API keys",
             Self::Tokens => "Widget tokens",
             Self::Limits => "Limits",
-                Self::Settings => "Settings",
+            Self::Settings => "Settings",
         }
     }
 
