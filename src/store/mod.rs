@@ -10,6 +10,7 @@
 //! configuration, logs nothing and counts nothing: errors are returned, and commits are reported
 //! to the observer it was given.
 
+pub mod backup;
 mod error;
 mod file;
 mod group;

@@ -69,14 +69,17 @@ pub(super) enum Opened<'tx> {
 }
 
 impl Opened<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<AccessGuard<'_, Bytes>>, redb::StorageError> {
+    pub(super) fn get(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<AccessGuard<'_, Bytes>>, redb::StorageError> {
         match self {
             Self::Read(table) => redb::ReadableTable::get(table, key),
             Self::Write(table) => table.get(key),
         }
     }
 
-    fn range(
+    pub(super) fn range(
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
