@@ -184,6 +184,30 @@ impl fmt::Debug for Pepper {
     }
 }
 
+/// The HMAC key that links the entries of the audit log; derived from the master key.
+#[derive(Clone)]
+pub struct ChainKey(hmac::Key);
+
+impl ChainKey {
+    /// HMAC-SHA-256 over `parts`, one after the other. All but the last have a fixed length, so
+    /// that no two sequences of parts are the same bytes.
+    #[must_use]
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        parts.iter().for_each(|part| context.update(part));
+        let tag = context.sign();
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+        bytes
+    }
+}
+
+impl fmt::Debug for ChainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[chain key]")
+    }
+}
+
 /// What a key derived from the master key is for; the HKDF `info` of each is distinct, so that
 /// one derived key says nothing about another (RFC 5869 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +220,8 @@ pub enum Purpose {
     Check,
     /// Dashboard sessions.
     Session,
+    /// The chain of the audit log.
+    Audit,
 }
 
 impl Purpose {
@@ -205,6 +231,7 @@ impl Purpose {
             Self::Sealing => b"latchkey/v1/sealing",
             Self::Check => b"latchkey/v1/check",
             Self::Session => b"latchkey/v1/session",
+            Self::Audit => b"latchkey/v1/audit",
         }
     }
 }
@@ -258,6 +285,12 @@ impl MasterKey {
     #[must_use]
     pub fn pepper(&self) -> Pepper {
         Pepper::new(&self.derive(Purpose::Pepper))
+    }
+
+    /// The key that chains the audit log, derived from this key.
+    #[must_use]
+    pub fn chain_key(&self) -> ChainKey {
+        ChainKey(hmac::Key::new(hmac::HMAC_SHA256, self.derive(Purpose::Audit).expose()))
     }
 
     /// The sealing key derived from this key.
@@ -349,7 +382,8 @@ mod tests {
 
     #[test]
     fn purposes_and_masters_derive_apart() {
-        let purposes = [Purpose::Pepper, Purpose::Sealing, Purpose::Check, Purpose::Session];
+        use Purpose::{Audit, Check, Pepper, Sealing, Session};
+        let purposes = [Pepper, Sealing, Check, Session, Audit];
         let keys: Vec<[u8; 32]> =
             [1, 2].iter().flat_map(|m| purposes.map(|p| *master(*m).derive(p).expose())).collect();
         for (i, a) in keys.iter().enumerate() {

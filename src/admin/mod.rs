@@ -8,6 +8,7 @@
 //! Decisions are not made here (`decision` is), nor are requests forwarded (`server` does).
 
 pub mod api;
+pub mod audit;
 pub mod caller;
 pub mod jobs;
 mod key_sets;

@@ -3,15 +3,12 @@
 //! The only secret the configuration touches is an HMAC issuer's, read from its file here and
 //! kept in a type that does not print.
 
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use super::read::Section;
 use super::report::Noted;
+use super::secret_file;
 use super::validate::{one_of, parse_name, parse_path};
 use super::value::{self, Span, quote};
 use super::{IssuerSourceConfig, KeySource};
@@ -20,9 +17,6 @@ use crate::secret::SecretText;
 
 /// The most issuers.
 const ISSUERS_MAX: usize = 32;
-
-/// Longest HMAC secret, in bytes.
-const SECRET_BYTES_MAX: u64 = 4096;
 
 /// Longest claim, audience or issuer, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -216,22 +210,7 @@ fn read_secret(
 }
 
 fn read_secret_file(path: &Path, algorithms: &[JwtAlgorithm]) -> Result<SecretText, String> {
-    let shown = quote(&path.display().to_string());
-    let unreadable = |e: std::io::Error| format!("{shown} cannot be read: {e}");
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(format!("{shown} is not a file"));
-    }
-    if metadata.permissions().mode() & 0o007 != 0 {
-        return Err(format!("{shown} is open to every user of this machine; chmod o-rwx it"));
-    }
-    if metadata.len() > SECRET_BYTES_MAX {
-        return Err(format!("{shown} is larger than {SECRET_BYTES_MAX} bytes"));
-    }
-    let mut text = Zeroizing::new(String::with_capacity(4096));
-    file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
-    let secret = text.trim_ascii();
+    let secret = secret_file::read_secret_file(path)?;
     // RFC 7518 §3.2: a key is at least as long as the hash.
     let bytes_min = if algorithms.contains(&JwtAlgorithm::HS512) {
         64
@@ -240,13 +219,14 @@ fn read_secret_file(path: &Path, algorithms: &[JwtAlgorithm]) -> Result<SecretTe
     } else {
         32
     };
-    if secret.len() < bytes_min {
+    let length = secret.expose().len();
+    if length < bytes_min {
+        let shown = quote(&path.display().to_string());
         return Err(format!(
-            "{shown} holds {} bytes; the algorithms need a secret of {bytes_min} at least",
-            secret.len()
+            "{shown} holds {length} bytes; the algorithms need a secret of {bytes_min} at least"
         ));
     }
-    Ok(SecretText::new(secret.to_owned()))
+    Ok(secret)
 }
 
 fn parse_claim(text: &str) -> Result<Box<str>, String> {
@@ -257,6 +237,6 @@ fn parse_claim(text: &str) -> Result<Box<str>, String> {
 }
 
 /// A claim by its path.
-fn parse_claim_path(names: &[&str]) -> Result<Vec<Box<str>>, String> {
+pub(super) fn parse_claim_path(names: &[&str]) -> Result<Vec<Box<str>>, String> {
     names.iter().map(|name| parse_claim(name)).collect()
 }

@@ -11,8 +11,10 @@
 //! only by the names of the files that hold them. The one it reads, an HMAC issuer's, is kept in
 //! a type that does not print.
 
+mod admin;
 mod door;
 mod issuers;
+mod keeping;
 mod policies;
 mod print;
 mod raw;
@@ -20,6 +22,7 @@ mod read;
 mod reload;
 mod report;
 mod scalar;
+mod secret_file;
 mod server;
 mod tls;
 mod typed;
@@ -30,7 +33,6 @@ mod value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,9 +41,12 @@ use std::time::Duration;
 use crate::decision::policy::Policies;
 use crate::id::Name;
 
+pub use admin::{AdminConfig, GroupRole, OidcConfig, PasswordsConfig, RoleGrant, SessionsConfig};
 pub use door::{AssertionConfig, Contract, CorsConfig, ForwardAuthConfig};
+pub use keeping::{AuditConfig, BackupConfig, UsageConfig};
 pub use print::Effective;
 pub use reload::restart_needed;
+pub use secret_file::read_secret_file;
 pub use server::{ForwardingHeader, H2Config, ServerConfig};
 pub use tls::{CertificateFiles, ClientAuth, TlsConfig, TlsVersion};
 pub use upstream::{EjectionConfig, Endpoint, ProbeConfig, UpstreamConfig, UpstreamTlsConfig};
@@ -132,19 +137,16 @@ pub struct Config {
     pub forward_auth: ForwardAuthConfig,
     /// The proof that upstreams get.
     pub assertion: AssertionConfig,
+    /// What is kept of changes and sign-ins.
+    pub audit: AuditConfig,
+    /// What is counted of requests.
+    pub usage: UsageConfig,
+    /// Copies of the store.
+    pub backup: BackupConfig,
     /// Logging.
     pub log: LogConfig,
     /// What was read, for [`Config::print`].
     pub effective: Effective,
-}
-
-/// The admin plane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdminConfig {
-    /// Where the admin API, metrics and health checks listen.
-    pub listen: SocketAddr,
-    /// The unix socket of the command line.
-    pub socket: PathBuf,
 }
 
 /// The embedded store.

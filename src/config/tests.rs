@@ -15,6 +15,7 @@ use crate::decision::rate_limit::{Algorithm, Quota};
 use crate::decision::route::CanonicalPath;
 
 mod front_door;
+mod operators;
 mod upstreams;
 
 const SHIPPED: &str = include_str!("../../packaging/latchkey.toml");
@@ -571,7 +572,7 @@ fn unknown_keys_at_every_level() {
             "zzz = 1",
             "zzz: unknown key; known here: server, admin, store, upstreams, origin, widget, \
              failed_attempts, routes, limits, issuers, limiter, rate_limit_headers, jwt_cache, \
-             cors, forward_auth, assertion, log",
+             cors, forward_auth, assertion, audit, usage, backup, log",
         ),
         (
             "[server]\nlisten_address = '0.0.0.0:80'",
@@ -655,7 +656,8 @@ fn all_mistakes_at_once_each_from_its_source() {
              error, warn, info, debug, trace, or e.g. \"info,latchkey::server=debug\"",
             "latchkey.toml: colour: unknown key; known here: server, admin, store, upstreams, \
              origin, widget, failed_attempts, routes, limits, issuers, limiter, \
-             rate_limit_headers, jwt_cache, cors, forward_auth, assertion, log",
+             rate_limit_headers, jwt_cache, cors, forward_auth, assertion, audit, \
+             usage, backup, log",
         ],
     );
 }
@@ -1016,7 +1018,7 @@ fn uncommented(keep: impl Fn(&str) -> bool) -> String {
 
 /// Tables that are no defaults.
 fn is_example(table: &str) -> bool {
-    table == "[[issuers]]" || table.starts_with("[upstreams.search")
+    table == "[[issuers]]" || table == "[admin.oidc]" || table.starts_with("[upstreams.search")
 }
 
 #[test]
@@ -1047,13 +1049,21 @@ fn the_shipped_examples_parse() {
     let mut secret = tempfile::NamedTempFile::new().unwrap();
     secret.write_all(&[b'x'; 32]).unwrap();
     let path = secret.path().display().to_string();
-    let text = uncommented(|_| true).replace("/etc/latchkey/shared.secret", &path);
+    let text = uncommented(|_| true)
+        .replace("/etc/latchkey/shared.secret", &path)
+        .replace("/etc/latchkey/oidc.secret", &path)
+        .replace("[admin]\n", "[admin]\npublic_url = 'https://latchkey.example'\n");
     let config = good(&text);
     assert_eq!(config.issuer_sources.len(), 4);
     let search = &config.upstreams[&Name::parse("search").unwrap()];
     assert!(search.endpoints.len() == 2 && search.tls.is_some() && search.probe.is_some());
     let parsed = good(&text.replace("shop_claim = \"shop_id\"", ""));
     assert_eq!(parsed.policies.issuers[0].shop_claim, None);
+    let oidc = parsed.admin.oidc.as_ref().unwrap();
+    let spelled = (&oidc.scopes, &oidc.name_claim, &oidc.groups_claim);
+    let short = good(operators::OIDC).admin.oidc.unwrap();
+    assert_eq!(spelled, (&short.scopes, &short.name_claim, &short.groups_claim));
+    assert_eq!(oidc.roles.len(), 2);
     // What the example calls a default is one.
     let short = issuer("discovery = true");
     let (written, left_out) = (&parsed.policies.issuers[0], &good(&short).policies.issuers[0]);
@@ -1115,6 +1125,17 @@ fn restarts_are_asked_for_only_where_needed() {
         ("[server]\nlisten = '0.0.0.0:80'", &["server.listen"]),
         ("[server]\nworkers = 1000\nconnections_max = 9\nidle_timeout = '9s'", &["server.workers"]),
         ("[limiter]\ncells = 100\n[log]\nformat = 'json'", &["limiter.cells", "log.format"]),
+        ("[admin]\ndashboard = false", &["admin.dashboard"]),
+        ("[admin]\npublic_url = 'https://a'\ntrusted_proxies = ['::1']", &[]),
+        ("[admin.tls]\ncertificates = [{ chain_file = 'a', key_file = 'b' }]", &["admin.tls"]),
+        ("[admin.sessions]\nlifetime = '2h'\n[admin.passwords]\nmemory = '64MiB'", &[]),
+        (
+            "[admin.passwords]\nconcurrent_max = 1\nwaiting_max = 1",
+            &["admin.passwords.concurrent_max", "admin.passwords.waiting_max"],
+        ),
+        ("[audit]\nretention = '1d'\n[backup]\ninterval = '1d'\ndirectory = '/b'", &[]),
+        ("[usage]\nrows_max = 10000\nflush_interval = '1s'", &[]),
+        ("[usage]\nenabled = false", &["usage.enabled"]),
         ("[store]\npath = '/d/x.redb'", &["admin.socket", "store.path", "store.master_key_file"]),
     ] {
         assert_eq!(restart_needed(&old, &good(text)), expected, "{text}");

@@ -1,4 +1,4 @@
-//! `[server.tls]`: the listener's certificates, and who has to show one.
+//! `[server.tls]` and `[admin.tls]`: a listener's certificates, and who has to show one.
 //!
 //! Names files and does not open them: who loads them says what is wrong with them.
 
@@ -62,12 +62,55 @@ pub enum TlsVersion {
 
 /// Reads `[server.tls]`; `None` where it names no certificate.
 pub(super) fn read(server: &mut Section<'_, '_>) -> Result<Option<TlsConfig>, Noted> {
-    let mut t = server.table("tls");
+    read_with(server, read_clients)
+}
+
+/// Reads `[admin.tls]`, which knows nothing of clients' certificates.
+pub(super) fn read_without_clients(
+    admin: &mut Section<'_, '_>,
+) -> Result<Option<TlsConfig>, Noted> {
+    read_with(admin, |_, _| Ok((ClientAuth::Off, None)))
+}
+
+/// Whether clients show a certificate, and its roots.
+type Clients = (ClientAuth, Option<PathBuf>);
+
+fn read_with(
+    parent: &mut Section<'_, '_>,
+    read_clients: impl FnOnce(
+        &mut Section<'_, '_>,
+        Option<&[CertificateFiles]>,
+    ) -> Result<Clients, Noted>,
+) -> Result<Option<TlsConfig>, Noted> {
+    let mut t = parent.table("tls");
     if t.is_empty() {
         t.left_out("certificates", "the listener is plain");
         return Ok(None);
     }
     let certificates = read_certificates(&mut t);
+    let clients = read_clients(&mut t, certificates.as_deref().ok());
+    let min_version = t.text("min_version", "1.2", |text| {
+        one_of(text, &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
+    });
+    let handshake_timeout = t.duration("handshake_timeout", "10s", Span::TIMEOUT);
+    let watch_interval = t.duration("watch_interval", "10s", Span::TIMEOUT);
+    t.finish();
+    let (client_auth, client_ca_file) = clients?;
+    let config = TlsConfig {
+        certificates: certificates?,
+        client_auth,
+        client_ca_file,
+        min_version: min_version?,
+        handshake_timeout: handshake_timeout?,
+        watch_interval: watch_interval?,
+    };
+    Ok((!config.certificates.is_empty()).then_some(config))
+}
+
+fn read_clients(
+    t: &mut Section<'_, '_>,
+    certificates: Option<&[CertificateFiles]>,
+) -> Result<Clients, Noted> {
     let client_auth = t.text("client_auth", "off", |text| {
         let choices = [
             ("off", ClientAuth::Off),
@@ -78,29 +121,15 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Result<Option<TlsConfig>, No
     });
     let client_ca_file = t.text_optional("client_ca_file", "nobody's are asked for", parse_path);
     if let (Ok(client_auth), Ok(client_ca_file)) = (client_auth, &client_ca_file) {
-        check_client_auth(&mut t, client_auth, client_ca_file.is_some());
-        if let Ok([]) = certificates.as_deref()
+        check_client_auth(t, client_auth, client_ca_file.is_some());
+        if let Some([]) = certificates
             && client_auth != ClientAuth::Off
         {
             let message = "needs certificates: without them the listener is plain";
             t.error("client_auth", message.into());
         }
     }
-    let min_version = t.text("min_version", "1.2", |text| {
-        one_of(text, &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
-    });
-    let handshake_timeout = t.duration("handshake_timeout", "10s", Span::TIMEOUT);
-    let watch_interval = t.duration("watch_interval", "10s", Span::TIMEOUT);
-    t.finish();
-    let config = TlsConfig {
-        certificates: certificates?,
-        client_auth: client_auth?,
-        client_ca_file: client_ca_file?,
-        min_version: min_version?,
-        handshake_timeout: handshake_timeout?,
-        watch_interval: watch_interval?,
-    };
-    Ok((!config.certificates.is_empty()).then_some(config))
+    Ok((client_auth?, client_ca_file?))
 }
 
 fn read_certificates(t: &mut Section<'_, '_>) -> Result<Vec<CertificateFiles>, Noted> {

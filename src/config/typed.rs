@@ -36,6 +36,16 @@ impl Section<'_, '_> {
         self.required(key, Kind::Text, hint, |v| read_duration(v, span))
     }
 
+    /// A duration that may be left out, which means `note`.
+    pub(super) fn duration_optional(
+        &mut self,
+        key: &'static str,
+        note: &str,
+        span: Span,
+    ) -> Result<Option<Duration>, Noted> {
+        self.optional(key, Kind::Text, note, |v| read_duration(v, span))
+    }
+
     /// A size in bytes; `default` as it would be written.
     pub(super) fn bytes(
         &mut self,

@@ -1,11 +1,10 @@
 //! From what was written to what the program needs: the keys, their defaults and their bounds.
 //!
 //! Every table is read to its end before any of it is used, so that all its mistakes are found.
-//! Larger tables are read by modules of their own: `server` and `tls`, `upstream`, `policies`,
-//! `issuers`, `door`.
+//! Larger tables are read by modules of their own: `server` and `tls`, `admin`, `upstream`,
+//! `policies`, `issuers`, `door`, `keeping`.
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +13,11 @@ use super::print::Effective;
 use super::raw::{CREDENTIALS, Place, Tree};
 use super::read::Section;
 use super::report::{Noted, Report};
-use super::server::{self, ServerConfig, parse_address};
+use super::server;
 use super::value::{self, Span, quote};
 use super::{
-    AdminConfig, Config, ConfigErrors, LogConfig, LogFormat, Sources, StoreConfig, door, issuers,
-    policies, upstream,
+    Config, ConfigErrors, LogConfig, LogFormat, Sources, StoreConfig, admin, door, issuers,
+    keeping, policies, upstream,
 };
 use crate::decision::origin::Rules;
 use crate::decision::policy::{AttemptPolicy, Policies, WidgetPolicy};
@@ -48,7 +47,7 @@ pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigEr
 
 fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, Noted> {
     let server = server::read(root);
-    let admin = read_admin(root, server.as_ref().ok());
+    let admin = admin::read(root, server.as_ref().ok());
     let store = read_store(root, sources);
     let socket = socket_path(root, &admin, &store);
     let upstreams = upstream::read(root);
@@ -64,13 +63,16 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
     let cors = door::read_cors(root);
     let forward_auth = door::read_forward_auth(root, server.as_ref().ok());
     let assertion = door::read_assertion(root);
+    let audit = keeping::read_audit(root);
+    let usage = keeping::read_usage(root);
+    let backup = keeping::read_backup(root, store.as_ref().map_err(|noted| *noted));
     let log = read_log(root);
 
     let (widget, widget_signing_key_rotation) = widget?;
     let (issuers, issuer_sources) = issuers?.into_iter().unzip();
     Ok(Config {
         server: server?,
-        admin: AdminConfig { listen: admin?.0, socket: socket? },
+        admin: admin?.at(socket?),
         store: store?,
         upstreams: upstreams?,
         policies: Arc::new(Policies {
@@ -89,6 +91,9 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
         cors: cors?,
         forward_auth: forward_auth?,
         assertion: assertion?,
+        audit: audit?,
+        usage: usage?,
+        backup: backup?,
         log: log?,
         effective: Effective::new(Vec::new()),
     })
@@ -106,36 +111,13 @@ fn read_one<T>(
     value
 }
 
-fn read_admin(
-    root: &mut Section<'_, '_>,
-    server: Option<&ServerConfig>,
-) -> Result<(SocketAddr, Option<PathBuf>), Noted> {
-    let mut t = root.table("admin");
-    let listen = t.text("listen", "127.0.0.1:8081", parse_address);
-    if let (Ok(listen), Some(server)) = (listen, server)
-        && listen.port() != 0
-        && listen.port() == server.listen.port()
-        && (listen.ip() == server.listen.ip()
-            || listen.ip().is_unspecified()
-            || server.listen.ip().is_unspecified())
-    {
-        t.error(
-            "listen",
-            format!("{listen} is taken by server.listen; give the admin plane another port"),
-        );
-    }
-    let socket = t.text_optional("socket", "admin.sock beside the database", parse_socket);
-    t.finish();
-    Ok((listen?, socket?))
-}
-
 /// Where the admin socket is: as written, else beside the database.
 fn socket_path(
     root: &mut Section<'_, '_>,
-    admin: &Result<(SocketAddr, Option<PathBuf>), Noted>,
+    admin: &Result<admin::Written, Noted>,
     store: &Result<StoreConfig, Noted>,
 ) -> Result<PathBuf, Noted> {
-    if let (_, Some(written)) = admin.as_ref().map_err(|noted| *noted)? {
+    if let Some(written) = &admin.as_ref().map_err(|noted| *noted)?.socket {
         return Ok(written.clone());
     }
     let database = &store.as_ref().map_err(|noted| *noted)?.path;
@@ -282,7 +264,8 @@ pub(super) fn parse_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-fn parse_socket(text: &str) -> Result<PathBuf, String> {
+/// The path of a unix socket.
+pub(super) fn parse_socket(text: &str) -> Result<PathBuf, String> {
     if text.len() > SOCKET_PATH_BYTES_MAX {
         return Err(format!(
             "{} is longer than {SOCKET_PATH_BYTES_MAX} bytes, the most a unix socket's path \
@@ -293,6 +276,7 @@ fn parse_socket(text: &str) -> Result<PathBuf, String> {
     parse_path(text)
 }
 
-fn beside(database: &Path, name: &str) -> PathBuf {
+/// The file `name` in the folder of the database.
+pub(super) fn beside(database: &Path, name: &str) -> PathBuf {
     database.with_file_name(name)
 }

@@ -270,6 +270,14 @@ impl Span {
     pub(super) const PREFLIGHT: Self = Self(SECOND, Duration::from_secs(86_400));
     /// A proof for one request: long enough for the clocks of two machines, too short to be kept.
     pub(super) const ASSERTION: Self = Self(Duration::from_secs(5), Duration::from_secs(300));
+    /// What is kept of what happened: an hour to ten years.
+    pub(super) const RETENTION: Self =
+        Self(Duration::from_secs(3600), Duration::from_secs(3650 * 86_400));
+    /// Between two writes of what was counted: a second to an hour.
+    pub(super) const FLUSH: Self = Self(SECOND, Duration::from_secs(3600));
+    /// Between two backups: a minute to a year.
+    pub(super) const SCHEDULE: Self =
+        Self(Duration::from_secs(60), Duration::from_secs(365 * 86_400));
     /// A tolerance: none to ten minutes.
     pub(super) const LEEWAY: Self = Self(Duration::ZERO, Duration::from_secs(600));
 }

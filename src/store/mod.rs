@@ -10,6 +10,7 @@
 //! configuration, logs nothing and counts nothing: errors are returned, and commits are reported
 //! to the observer it was given.
 
+pub mod audit;
 pub mod backup;
 mod error;
 mod file;
@@ -151,6 +152,7 @@ impl Store {
         let context = Context {
             path: options.path,
             sealer: options.master_key.sealer(),
+            chain: options.master_key.chain_key(),
             entropy,
             broken: AtomicBool::new(false),
         };

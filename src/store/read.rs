@@ -19,12 +19,14 @@ use super::records::{
 };
 use super::schema::{self, Table};
 use crate::id::{AdminTokenId, KeyId, ShopId, TokenId};
-use crate::secret::{Entropy, Sealer, SecretBytes};
+use crate::secret::{ChainKey, Entropy, Sealer, SecretBytes};
 
 /// What every transaction needs beside the tables.
 pub(super) struct Context {
     pub(super) path: PathBuf,
     pub(super) sealer: Sealer,
+    /// Links the entries of the audit log.
+    pub(super) chain: ChainKey,
     pub(super) entropy: Arc<dyn Entropy>,
     /// Set when redb met an I/O error: from then on it refuses reads and writes alike until the
     /// database is opened again.

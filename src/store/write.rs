@@ -333,11 +333,16 @@ impl WriteTx {
         self.insert(table, key, &bytes)
     }
 
-    fn insert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn insert(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), StoreError> {
         self.change(table, key, Some(value)).map(drop)
     }
 
-    fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+    pub(super) fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
         self.change(table, key, None)
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, now};
+use crate::admin::audit::{self, Action, Subject, view};
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::{AdminToken, Node};
 use crate::clock::Timestamp;
@@ -70,6 +71,9 @@ pub fn create(
                 last_used_at: None,
             };
             tx.put_admin_token(&record)?;
+            let (subject, after) =
+                (Subject::admin_token(record.id), Some(view::admin_token(&record)));
+            audit::record(tx, caller, now, Action::AdminTokenCreated, subject, None, after)?;
             Idempotency::note(idempotency, tx, record.id.to_string(), now)?;
             Ok(Created::new(record, Some(secret)))
         },
@@ -105,6 +109,7 @@ pub fn list(
 /// everyone out who cannot reach the unix socket.
 pub fn revoke(node: &Node, caller: &Caller, id: AdminTokenId) -> Result<(), OperationError> {
     caller.require(Permission::AdminTokensWrite)?;
+    let now = now(node);
     node.mutate_admin_tokens(
         |tx| {
             let Some(token) = tx.admin_token(id)? else {
@@ -118,6 +123,8 @@ pub fn revoke(node: &Node, caller: &Caller, id: AdminTokenId) -> Result<(), Oper
                 return Err(OperationError::Conflict(message.to_owned()));
             }
             tx.delete_admin_token(id)?;
+            let (subject, before) = (Subject::admin_token(id), Some(view::admin_token(&token)));
+            audit::record(tx, caller, now, Action::AdminTokenRevoked, subject, before, None)?;
             Ok(token.digest)
         },
         |index, digest| drop(index.remove(digest)),

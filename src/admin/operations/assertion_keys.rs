@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::{OperationError, now};
+use crate::admin::audit::{self, Action, Subject, SubjectKind};
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::admin::patch::Change;
@@ -78,7 +79,7 @@ pub fn rotate(
         return Err(OperationError::Conflict(message.to_owned()));
     }
     let now = now(node);
-    let keys = change(node, |keys| match rotation {
+    let keys = change(node, caller, |keys| match rotation {
         Rotation::Announced => announced(keys, now),
         Rotation::AtOnce => at_once(keys, now),
     })?;
@@ -94,7 +95,7 @@ pub fn maintain(node: &Node, config: &AssertionConfig) -> Result<(), OperationEr
     if due(&in_turn(keys), now, rotation).is_empty() {
         return Ok(());
     }
-    change(node, |keys| due(keys, now, rotation)).map(drop)
+    change(node, &Caller::system(), |keys| due(keys, now, rotation)).map(drop)
 }
 
 /// What assertions say of themselves under `config`; `None` when they are off.
@@ -117,6 +118,7 @@ enum Step {
 /// Takes the steps that `plan` asks for; the keys after them, in the order of their turns.
 fn change(
     node: &Node,
+    caller: &Caller,
     plan: impl FnOnce(&[AssertionKeyRecord]) -> Vec<Step>,
 ) -> Result<Vec<AssertionKeyRecord>, OperationError> {
     let now = now(node);
@@ -126,9 +128,23 @@ fn change(
         let seed = || random_bytes(node.entropy.as_ref()).map(SecretBytes::new);
         let new = apply(&old, &steps, now, seed)?;
         write(tx, &old, &new, &steps)?;
+        if !steps.is_empty() {
+            let subject = Subject::new(SubjectKind::AssertionKey, "all");
+            let (before, after) = (Some(view(&old)), Some(view(&new)));
+            let action = Action::AssertionKeysChanged;
+            audit::record(tx, caller, now, action, subject, before, after)?;
+        }
         patch.push(Change::SetAssertionKeys(new.clone()));
         Ok(new)
     })
+}
+
+/// For the audit log: each key's turn, by its number.
+fn view(keys: &[AssertionKeyRecord]) -> serde_json::Value {
+    let turn = |key: &AssertionKeyRecord| {
+        (key.id.to_string(), serde_json::json!({ "signs_from": key.signs_from }))
+    };
+    serde_json::Value::Object(keys.iter().map(turn).collect())
 }
 
 fn write(

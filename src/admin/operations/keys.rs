@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, shops};
+use crate::admin::audit::{self, Action, Subject, view};
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::admin::patch::{Change, Patch};
@@ -73,6 +74,8 @@ pub fn create(
         key.expires_at = fields.expires_at;
         key.networks = networks;
         put_key(tx, patch, &key)?;
+        let (subject, after) = (Subject::key(&key.shop, key.id), Some(view::key(&key)));
+        audit::record(tx, caller, now, Action::KeyCreated, subject, None, after)?;
         Idempotency::note(idempotency, tx, key.id.to_string(), now)?;
         Ok(Created::new(key, Some(secret)))
     })
@@ -101,7 +104,9 @@ pub fn patch(
         key.name = changes.name.unwrap_or(key.name);
         key.expires_at = changes.expires_at.unwrap_or(key.expires_at);
         key.networks = networks.unwrap_or(key.networks);
-        change_key(tx, patch, &old, key)
+        let key = change_key(tx, patch, &old, key)?;
+        record_change(tx, caller, now, Action::KeyChanged, &old, &key)?;
+        Ok(key)
     })
 }
 
@@ -141,8 +146,9 @@ pub fn rotate(
             limits: old.limits.clone(),
             ..fresh
         };
-        retire(tx, patch, &old, &key, grace, now)?;
+        let retired = retire(tx, patch, &old, &key, grace, now)?;
         put_key(tx, patch, &key)?;
+        record_rotation(tx, caller, now, &old, retired.as_ref(), &key)?;
         Idempotency::note(idempotency, tx, key.id.to_string(), now)?;
         Ok(Created::new(key, Some(secret)))
     })
@@ -156,9 +162,12 @@ pub fn delete(
     id: KeyId,
 ) -> Result<(), OperationError> {
     caller.require_in(Permission::KeysWrite, shop)?;
+    let now = now(node);
     node.mutate(|tx, patch, _| {
         let key = find(tx, shop, id)?;
         tx.delete_key(id)?;
+        let (subject, before) = (Subject::key(shop, id), Some(view::key(&key)));
+        audit::record(tx, caller, now, Action::KeyRevoked, subject, before, None)?;
         patch.push(Change::RemoveKey(key.digest));
         Ok(())
     })
@@ -208,6 +217,9 @@ pub fn prune(node: &Node) -> Result<usize, OperationError> {
         for id in &due {
             if let Some(key) = tx.key(*id)?.filter(|key| over(key.grace_until)) {
                 tx.delete_key(*id)?;
+                let (subject, before) = (Subject::key(&key.shop, *id), Some(view::key(&key)));
+                let system = Caller::system();
+                audit::record(tx, &system, now, Action::KeyPruned, subject, before, None)?;
                 patch.push(Change::RemoveKey(key.digest));
                 pruned += 1;
             }
@@ -237,6 +249,46 @@ pub(super) fn change_key(
     Ok(new)
 }
 
+/// Records that `old` became `new`, unless they are the same.
+pub(super) fn record_change(
+    tx: &mut WriteTx,
+    caller: &Caller,
+    now: Timestamp,
+    action: Action,
+    old: &KeyRecord,
+    new: &KeyRecord,
+) -> Result<(), OperationError> {
+    if new == old {
+        return Ok(());
+    }
+    let view = if action == Action::KeyLimitsChanged {
+        |key: &KeyRecord| view::limits(&key.limits)
+    } else {
+        view::key
+    };
+    let (before, after) = (Some(view(old)), Some(view(new)));
+    audit::record(tx, caller, now, action, Subject::key(&new.shop, new.id), before, after)
+}
+
+/// Records a rotation, one entry about the old key: what became of it, and which is the new one.
+fn record_rotation(
+    tx: &mut WriteTx,
+    caller: &Caller,
+    now: Timestamp,
+    old: &KeyRecord,
+    retired: Option<&KeyRecord>,
+    successor: &KeyRecord,
+) -> Result<(), OperationError> {
+    let subject = Subject::key(&old.shop, old.id);
+    let after = serde_json::json!({
+        "replaced_by": successor.id,
+        "start": successor.start,
+        "grace_until": retired.and_then(|key| key.grace_until),
+    });
+    let (before, after) = (Some(view::rotated_key(old)), Some(after));
+    audit::record(tx, caller, now, Action::KeyRotated, subject, before, after)
+}
+
 fn put_key(tx: &mut WriteTx, patch: &mut Patch, key: &KeyRecord) -> Result<(), OperationError> {
     tx.put_key(key)?;
     patch.push(Change::PutKey(compile_key(key)));
@@ -244,7 +296,7 @@ fn put_key(tx: &mut WriteTx, patch: &mut Patch, key: &KeyRecord) -> Result<(), O
 }
 
 /// Ends the old key of a rotation, now or when its grace is over. A key that is in use without
-/// grace stays countable for nobody: it is deleted.
+/// grace stays countable for nobody: it is deleted. The old key as it is then, if it is.
 fn retire(
     tx: &mut WriteTx,
     patch: &mut Patch,
@@ -252,17 +304,17 @@ fn retire(
     successor: &KeyRecord,
     grace: Duration,
     now: Timestamp,
-) -> Result<(), OperationError> {
+) -> Result<Option<KeyRecord>, OperationError> {
     if grace.is_zero() {
         tx.delete_key(old.id)?;
         patch.push(Change::RemoveKey(old.digest));
-        return Ok(());
+        return Ok(None);
     }
     require_room(tx, &old.shop)?;
     let mut retired = old.clone();
     retired.grace_until = Some(now + grace);
     retired.replaced_by = Some(successor.id);
-    change_key(tx, patch, old, retired).map(drop)
+    change_key(tx, patch, old, retired).map(Some)
 }
 
 fn require_room(tx: &WriteTx, shop: &ShopId) -> Result<(), OperationError> {

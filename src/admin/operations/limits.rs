@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::validate::Faults;
 use super::{OperationError, Resource, keys, now, shops};
+use crate::admin::audit::Action;
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::decision::policy::{LimitPolicy, Policies};
@@ -44,7 +45,7 @@ pub fn put_of_shop(
 ) -> Result<ShopRecord, OperationError> {
     caller.require_in(Permission::LimitsWrite, id)?;
     let limits = validate(node, limits)?;
-    edit_shop(node, id, |of_shop| {
+    edit_shop(node, caller, id, |of_shop| {
         *of_shop = limits;
         Ok(())
     })
@@ -58,7 +59,7 @@ pub fn delete_of_shop(
     which: &Which,
 ) -> Result<ShopRecord, OperationError> {
     caller.require_in(Permission::LimitsWrite, id)?;
-    edit_shop(node, id, |limits| remove(limits, which))
+    edit_shop(node, caller, id, |limits| remove(limits, which))
 }
 
 /// Replaces all overrides of a key.
@@ -71,7 +72,7 @@ pub fn put_of_key(
 ) -> Result<KeyRecord, OperationError> {
     caller.require_in(Permission::LimitsWrite, shop)?;
     let limits = validate(node, limits)?;
-    edit_key(node, shop, id, |of_key| {
+    edit_key(node, caller, shop, id, |of_key| {
         *of_key = limits;
         Ok(())
     })
@@ -86,11 +87,12 @@ pub fn delete_of_key(
     which: &Which,
 ) -> Result<KeyRecord, OperationError> {
     caller.require_in(Permission::LimitsWrite, shop)?;
-    edit_key(node, shop, id, |limits| remove(limits, which))
+    edit_key(node, caller, shop, id, |limits| remove(limits, which))
 }
 
 fn edit_shop(
     node: &Node,
+    caller: &Caller,
     id: &ShopId,
     edit: impl FnOnce(&mut Vec<LimitRecord>) -> Result<(), OperationError>,
 ) -> Result<ShopRecord, OperationError> {
@@ -99,21 +101,27 @@ fn edit_shop(
         let old = shops::find(tx, id)?;
         let mut new = old.clone();
         edit(&mut new.limits)?;
-        shops::change_shop(tx, patch, &old, new, now)
+        let new = shops::change_shop(tx, patch, &old, new, now)?;
+        shops::record_change(tx, caller, Action::ShopLimitsChanged, &old, &new)?;
+        Ok(new)
     })
 }
 
 fn edit_key(
     node: &Node,
+    caller: &Caller,
     shop: &ShopId,
     id: KeyId,
     edit: impl FnOnce(&mut Vec<LimitRecord>) -> Result<(), OperationError>,
 ) -> Result<KeyRecord, OperationError> {
+    let now = now(node);
     node.mutate(|tx, patch, _| {
         let old = keys::find(tx, shop, id)?;
         let mut new = old.clone();
         edit(&mut new.limits)?;
-        keys::change_key(tx, patch, &old, new)
+        let new = keys::change_key(tx, patch, &old, new)?;
+        keys::record_change(tx, caller, now, Action::KeyLimitsChanged, &old, &new)?;
+        Ok(new)
     })
 }
 

@@ -5,6 +5,7 @@
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, now};
+use crate::admin::audit::{self, Action, Subject, view};
 use crate::admin::caller::{Caller, Permission, Shops};
 use crate::admin::node::{Node, Turn};
 use crate::admin::patch::{Change, Patch};
@@ -73,6 +74,7 @@ pub fn create(
         }
         let shop = new_shop(id, fields, now, turn);
         put_shop(tx, patch, &shop)?;
+        record_created(tx, caller, &shop)?;
         Idempotency::note(idempotency, tx, id.to_string(), now)?;
         Ok(Created::new(shop, None))
     })
@@ -93,11 +95,14 @@ pub fn put(
         if let Some(old) = tx.shop(&id)? {
             let mut shop = old.clone();
             fields.write_to(&mut shop);
-            return change_shop(tx, patch, &old, shop, now).map(|shop| (shop, false));
+            let shop = change_shop(tx, patch, &old, shop, now)?;
+            record_change(tx, caller, Action::ShopChanged, &old, &shop)?;
+            return Ok((shop, false));
         }
         caller.require(Permission::ShopsWrite)?;
         let shop = new_shop(id, fields, now, turn);
         put_shop(tx, patch, &shop)?;
+        record_created(tx, caller, &shop)?;
         Ok((shop, true))
     })
 }
@@ -122,7 +127,9 @@ pub fn patch(
         fields.validate()?;
         let mut shop = old.clone();
         fields.write_to(&mut shop);
-        change_shop(tx, patch, &old, shop, now)
+        let shop = change_shop(tx, patch, &old, shop, now)?;
+        record_change(tx, caller, Action::ShopChanged, &old, &shop)?;
+        Ok(shop)
     })
 }
 
@@ -156,10 +163,12 @@ pub fn list(
 /// and refuses widget tokens of this one.
 pub fn delete(node: &Node, caller: &Caller, id: &ShopId) -> Result<(), OperationError> {
     caller.require(Permission::ShopsWrite)?;
+    let now = now(node);
     node.mutate(|tx, patch, _| {
-        if !tx.delete_shop(id)? {
-            return Err(OperationError::NotFound(Resource::Shop));
-        }
+        let old = find(tx, id)?;
+        tx.delete_shop(id)?;
+        let (subject, before) = (Subject::shop(id), Some(view::shop(&old)));
+        audit::record(tx, caller, now, Action::ShopDeleted, subject, before, None)?;
         patch.push(Change::RemoveShop(*id));
         Ok(())
     })
@@ -185,6 +194,35 @@ pub(super) fn change_shop(
     new.revision = old.revision.saturating_add(1);
     put_shop(tx, patch, &new)?;
     Ok(new)
+}
+
+/// Records that `old` became `new`, unless they are the same.
+pub(super) fn record_change(
+    tx: &mut WriteTx,
+    caller: &Caller,
+    action: Action,
+    old: &ShopRecord,
+    new: &ShopRecord,
+) -> Result<(), OperationError> {
+    if new == old {
+        return Ok(());
+    }
+    let view = if action == Action::ShopLimitsChanged {
+        |shop: &ShopRecord| view::limits(&shop.limits)
+    } else {
+        view::shop
+    };
+    let (before, after) = (Some(view(old)), Some(view(new)));
+    audit::record(tx, caller, new.updated_at, action, Subject::shop(&new.id), before, after)
+}
+
+fn record_created(
+    tx: &mut WriteTx,
+    caller: &Caller,
+    shop: &ShopRecord,
+) -> Result<(), OperationError> {
+    let (subject, after) = (Subject::shop(&shop.id), Some(view::shop(shop)));
+    audit::record(tx, caller, shop.created_at, Action::ShopCreated, subject, None, after)
 }
 
 fn put_shop(tx: &mut WriteTx, patch: &mut Patch, shop: &ShopRecord) -> Result<(), OperationError> {

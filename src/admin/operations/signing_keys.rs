@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use super::{OperationError, now};
+use crate::admin::audit::{self, Action, Subject, SubjectKind};
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::{Node, new_signing_key};
 use crate::admin::patch::Change;
 use crate::clock::Timestamp;
-use crate::store::SigningKeyRecord;
+use crate::store::{SigningKeyRecord, WriteTx};
 
 /// A signing key, without the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +58,12 @@ pub fn rotate(node: &Node, caller: &Caller) -> Result<SigningKeyInfo, OperationE
         let fresh = new_signing_key(id, node.entropy.as_ref(), now)?;
         tx.put_signing_key(&fresh)?;
         let info = SigningKeyInfo::of(&fresh);
+        let before = keys.iter().filter(|key| key.retired_at == Some(now)).map(|key| key.id).max();
+        let signs = |id: Option<u32>| Some(serde_json::json!({ "signs": id }));
+        let (subject, after) = (Subject::new(SubjectKind::SigningKey, id), signs(Some(id)));
+        audit::record(tx, caller, now, Action::SigningKeyRotated, subject, signs(before), after)?;
         keys.push(fresh);
-        for key in keys.extract_if(.., |key| is_spent(key, now)) {
-            tx.delete_signing_key(key.id)?;
-        }
+        remove_spent(tx, &mut keys, now)?;
         patch.push(Change::SetSigningKeys(keys));
         Ok(info)
     })
@@ -81,9 +84,7 @@ pub fn maintain(node: &Node, rotation: Duration) -> Result<(), OperationError> {
     }
     node.mutate(|tx, patch, _| {
         let mut keys = tx.signing_keys()?;
-        for key in keys.extract_if(.., |key| is_spent(key, now)) {
-            tx.delete_signing_key(key.id)?;
-        }
+        remove_spent(tx, &mut keys, now)?;
         patch.push(Change::SetSigningKeys(keys));
         Ok(())
     })
@@ -96,6 +97,21 @@ pub fn probe(node: &Node) -> Result<(), OperationError> {
         Some(key) => Ok(tx.put_signing_key(key)?),
         None => Ok(()),
     })
+}
+
+/// Deletes retired keys that no live token needs.
+fn remove_spent(
+    tx: &mut WriteTx,
+    keys: &mut Vec<SigningKeyRecord>,
+    now: Timestamp,
+) -> Result<(), OperationError> {
+    for key in keys.extract_if(.., |key| is_spent(key, now)) {
+        tx.delete_signing_key(key.id)?;
+        let subject = Subject::new(SubjectKind::SigningKey, key.id);
+        let system = Caller::system();
+        audit::record(tx, &system, now, Action::SigningKeyRemoved, subject, None, None)?;
+    }
+    Ok(())
 }
 
 /// Whether nothing that `key` signed can still verify.

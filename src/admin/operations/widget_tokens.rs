@@ -9,6 +9,7 @@ use arrayvec::ArrayString;
 
 use super::validate::Faults;
 use super::{Created, Idempotency, OperationError, Page, Resource, gone, keys, now, shops};
+use crate::admin::audit::{self, Action, Subject, view};
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::{Node, Turn};
 use crate::admin::patch::Change;
@@ -48,13 +49,20 @@ pub fn issue(
         let mut issuer = Issuer::new(node, tx, now)?;
         let issued = issuer.issue(tx, turn, request)?;
         issuer.finish(tx)?;
+        if !issued.replayed {
+            let token = &issued.record;
+            let subject = Subject::widget_token(&token.shop, token.id);
+            let after = Some(view::widget_token(token));
+            audit::record(tx, caller, now, Action::WidgetTokenIssued, subject, None, after)?;
+        }
         Ok(issued)
     })
 }
 
 /// Issues a token for each of `requests`, in one transaction; a request that is refused refuses
 /// no other. An error of the whole means that none was issued. For the data plane, where the
-/// decision said who may.
+/// decision said who may; these tokens stand in the list of tokens, not in the audit log, which
+/// they would flood.
 pub fn issue_batch(
     node: &Node,
     requests: Vec<IssueRequest>,
@@ -104,8 +112,12 @@ pub fn revoke(
         let found = tx.token(id)?.filter(|token| token.shop == *shop);
         let mut token = found.ok_or(OperationError::NotFound(Resource::WidgetToken))?;
         if token.revoked_at.is_none() {
+            let before = Some(view::widget_token(&token));
             token.revoked_at = Some(now);
             tx.put_token(&token)?;
+            let (subject, after) =
+                (Subject::widget_token(shop, id), Some(view::widget_token(&token)));
+            audit::record(tx, caller, now, Action::WidgetTokenRevoked, subject, before, after)?;
             patch.push(Change::RevokeToken(token));
         }
         Ok(())
@@ -127,7 +139,8 @@ pub fn revoke_all(
         let next = now + Duration::from_millis(1);
         new.tokens_valid_from = next.max(turn.after_last_issued()).max(old.tokens_valid_from);
         let valid_from = new.tokens_valid_from;
-        shops::change_shop(tx, patch, &old, new, now)?;
+        let new = shops::change_shop(tx, patch, &old, new, now)?;
+        shops::record_change(tx, caller, Action::WidgetTokensRevoked, &old, &new)?;
         Ok(valid_from)
     })
 }

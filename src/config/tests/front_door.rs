@@ -44,7 +44,7 @@ fn bounds_are_never_zero_nor_out_of_range() {
 
 /// Takes `low` and `high` at `key`; refuses `under`, never as "unlimited", and `over`.
 #[track_caller]
-fn ends(key: &str, low: &str, high: &str, under: &str, over: &str) {
+pub(super) fn ends(key: &str, low: &str, high: &str, under: &str, over: &str) {
     for value in [low, high] {
         good(&format!("{key} = {value}"));
     }
