@@ -15,7 +15,7 @@ use super::key_sets::{self, WeakSink};
 use super::listener::stopped;
 use super::node::Node;
 use super::operations::{
-    Idempotency, OperationError, admin_tokens, assertion_keys, keys, signing_keys,
+    Idempotency, OperationError, admin_tokens, assertion_keys, backups, keys, signing_keys,
 };
 use crate::clock::Timestamp;
 use crate::id::KeyId;
@@ -123,6 +123,7 @@ fn prune_idempotency(node: &Node) -> Result<(), OperationError> {
 /// last use once more.
 pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
     let key_sets = keep_key_sets(Arc::clone(&node), shutdown.clone());
+    let shutdown_of_backups = shutdown.clone();
     let progress = Arc::new(Progress::default());
     let ticks = async {
         let mut interval = tokio::time::interval(TICK_INTERVAL);
@@ -136,13 +137,34 @@ pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             run_blocking(move || tick(&node, &progress)).await;
         }
     };
-    tokio::join!(ticks, key_sets);
+    let backups = keep_backups(Arc::clone(&node), shutdown_of_backups);
+    tokio::join!(ticks, key_sets, backups);
     run_blocking(move || {
         if let Err(error) = flush_last_use(&node, &progress) {
             tracing::warn!(%error, "times of last use are not stored");
         }
     })
     .await;
+}
+
+/// Makes backups when they are due. Apart from [`tick`]: one of a large store takes minutes, and
+/// nothing else waits for it.
+async fn keep_backups(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(TICK_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = stopped(&mut shutdown) => break,
+        }
+        let node = Arc::clone(&node);
+        run_blocking(move || {
+            if let Err(error) = backups::maintain(&node) {
+                tracing::error!(%error, "the scheduled backup was not made");
+            }
+        })
+        .await;
+    }
 }
 
 /// Keeps the key sets of the configuration in force; a reload that changes where keys come from

@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use super::key_sets;
-use super::operations::{OperationError, assertion_keys};
+use super::operations::{OperationError, assertion_keys, backups};
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
 use crate::config::{self, Config};
@@ -102,6 +102,7 @@ pub struct Node {
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     pub(super) jwks: ArcSwapOption<Jwks>,
+    pub(super) backups: backups::Memory,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
     pepper: Pepper,
@@ -154,6 +155,7 @@ impl Node {
             clock,
             entropy,
             jwks: ArcSwapOption::empty(),
+            backups: backups::Memory::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
             pepper,

@@ -234,6 +234,7 @@ fn issue_error(error: &OperationError) -> IssueError {
         | OperationError::Invalid(_)
         | OperationError::IdempotencyConflict
         | OperationError::Store(_)
+        | OperationError::Files(_)
         | OperationError::Entropy(_) => {
             tracing::error!(%error, "a widget token could not be issued");
             IssueError::Store

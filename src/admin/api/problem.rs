@@ -230,6 +230,11 @@ impl From<OperationError> for Problem {
                 tracing::error!(error = %detail, "the store refused an operation");
                 Self::new(Code::StoreUnavailable, detail).with_retry_after(5)
             }
+            OperationError::Files(_) => {
+                tracing::error!(error = %detail, "a file could not be used");
+                let detail = format!("{}.", capitalized(&detail));
+                Self::new(Code::Unavailable, detail).with_retry_after(60)
+            }
             OperationError::Entropy(_) => Self::new(Code::Unavailable, detail).with_retry_after(5),
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod admin_tokens;
 pub mod assertion_keys;
+pub mod backups;
 pub mod keys;
 pub mod limits;
 pub mod shops;
@@ -33,6 +34,7 @@ pub enum Resource {
     AdminToken,
     Issuer,
     Limit,
+    Backup,
 }
 
 impl Resource {
@@ -46,6 +48,7 @@ impl Resource {
             Self::AdminToken => "admin token",
             Self::Issuer => "issuer",
             Self::Limit => "limit override",
+            Self::Backup => "backup",
         }
     }
 }
@@ -76,6 +79,9 @@ pub enum OperationError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A file or folder of the machine is not to be used.
+    #[error("{0}")]
+    Files(String),
     /// There is no randomness to make a secret from.
     #[error(transparent)]
     Entropy(#[from] EntropyError),

@@ -23,6 +23,7 @@ mod tests;
 mod write;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use self::crypt::KdfCost;
 pub use self::read::{Verified, header_of, verify};
 pub use self::restore::{RestoreOptions, Restored, restore};
-pub use self::write::{CreateOptions, Encryption, Made, Report, create};
+pub use self::write::{CreateOptions, Encryption, Made, Report, UNFINISHED, create};
 
 use super::error::StoreError;
 use super::master_key::MasterKeyError;
@@ -170,6 +171,9 @@ pub enum BackupError {
     /// It could not be written.
     #[error("it could not be written ({0}): check the disk and its free space")]
     Write(#[source] io::Error),
+    /// Whoever wanted it wants it no more.
+    #[error("it was stopped before it was done")]
+    Stopped,
     /// No random numbers.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
@@ -217,4 +221,13 @@ pub enum BackupError {
         /// What the system said.
         why: io::Error,
     },
+}
+
+impl BackupError {
+    fn unless_stopped(flow: ControlFlow<()>) -> Result<(), Self> {
+        match flow {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Self::Stopped),
+        }
+    }
 }

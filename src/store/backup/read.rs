@@ -119,13 +119,13 @@ pub(super) fn read_all(
         let last = source.chunk(&mut chunk)?;
         contents.chunk(&source, &header, (count, last), &mut chunk, visit)?;
         count += 1;
-        report(Progress { done: source.bytes, total });
+        BackupError::unless_stopped(report(Progress { done: source.bytes, total }))?;
         if last {
             break;
         }
     }
     source.trailer(count)?;
-    report(Progress { done: source.bytes, total });
+    BackupError::unless_stopped(report(Progress { done: source.bytes, total }))?;
     if !contents.sealed {
         let told = header.tables.iter().map(|table| table.rows);
         if !contents.ended || !told.eq(contents.rows.iter().copied()) {

@@ -1,6 +1,8 @@
 use std::cell::Cell;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -14,11 +16,13 @@ use crate::store::testing::{
     signing_key, token,
 };
 use crate::store::{Store, StoreError, WriteTx, master_key as key_file};
-use std::io::Write;
-use std::sync::Arc;
 
 /// What a test can wait for.
 const CHEAP: KdfCost = KdfCost { memory_kib: 8, iterations: 1, lanes: 1 };
+
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
 
 fn text(passphrase: &str) -> SecretText {
     SecretText::new(passphrase.to_owned())
@@ -51,14 +55,14 @@ fn filled() -> Bench {
 
 fn bytes_of(store: &Store, encryption: Option<Encryption>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let made = store.back_up(&mut bytes, &options(encryption), &SystemEntropy::new(), &mut |_| ());
+    let made = store.back_up(&mut bytes, &options(encryption), &SystemEntropy::new(), &mut go_on);
     assert_eq!(made.unwrap().bytes, bytes.len() as u64);
     bytes
 }
 
 fn check(bytes: &[u8], passphrase: Option<&str>) -> Result<Verified, BackupError> {
     let passphrase = passphrase.map(text);
-    verify(bytes, bytes.len() as u64, passphrase.as_ref(), &mut |_| ())
+    verify(bytes, bytes.len() as u64, passphrase.as_ref(), &mut go_on)
 }
 
 /// A machine to restore on.
@@ -104,7 +108,7 @@ impl Machine {
             clock: Arc::new(ManualClock::default()),
             entropy: Arc::new(SystemEntropy::new()),
         };
-        restore(&options, &mut |_| ())
+        restore(&options, &mut go_on)
     }
 
     fn open(&self) -> Store {
@@ -422,19 +426,19 @@ fn a_full_disk_leaves_no_file() {
     let len = bytes_of(&bench.store, None).len();
     for room in 0..len {
         let entropy = SystemEntropy::new();
-        let made = bench.store.back_up(&mut Full(room), &options(None), &entropy, &mut |_| ());
+        let made = bench.store.back_up(&mut Full(room), &options(None), &entropy, &mut go_on);
         assert!(matches!(made, Err(BackupError::Write(_))), "{room}");
     }
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("b");
     let entropy = SystemEntropy::new();
-    create(&bench.store, &path, &options(None), &entropy, &mut |_| ()).unwrap();
+    create(&bench.store, &path, &options(None), &entropy, &mut go_on).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let again = create(&bench.store, &path, &options(None), &entropy, &mut |_| ());
+    let again = create(&bench.store, &path, &options(None), &entropy, &mut go_on);
     assert!(matches!(again, Err(BackupError::Write(_))), "what is there stays");
     bench.disk.fail_reads(true);
     let other = directory.path().join("c");
-    let failed = create(&bench.store, &other, &options(None), &entropy, &mut |_| ());
+    let failed = create(&bench.store, &other, &options(None), &entropy, &mut go_on);
     if failed.is_err() {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -470,6 +474,18 @@ fn a_backup_is_one_moment_while_others_write() {
 }
 
 #[test]
+fn whoever_wants_it_no_more_is_heard() {
+    let bench = filled();
+    let entropy = SystemEntropy::new();
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("b");
+    let stop = &mut |_| ControlFlow::Break(());
+    let made = create(&bench.store, &path, &options(None), &entropy, stop);
+    assert!(matches!(made, Err(BackupError::Stopped)));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn progress_only_moves_on_and_ends() {
     let bench = Bench::in_memory();
     let put: Result<(), StoreError> = bench.store.write(|tx| {
@@ -481,6 +497,7 @@ fn progress_only_moves_on_and_ends() {
     let follow = |progress: Progress| {
         assert!(progress.done >= last.get().done && progress.done <= progress.total);
         last.set(progress);
+        ControlFlow::Continue(())
     };
     let mut bytes = Vec::new();
     let entropy = SystemEntropy::new();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::secret::{Entropy, MasterKey, SecretText};
 use crate::store::Store;
 use crate::store::error::StoreError;
-use crate::store::file::create_whole;
+use crate::store::file::create_whole_as;
 use crate::store::read::{Opened, ReadTx};
 use crate::store::schema::{self, META, META_COMMIT, META_SCHEMA, Table};
 
@@ -49,8 +49,11 @@ pub struct Made {
     pub bytes: u64,
 }
 
-/// Told how far it is.
-pub type Report<'r> = &'r mut dyn FnMut(Progress);
+/// Told how far it is, and says whether to go on.
+pub type Report<'r> = &'r mut dyn FnMut(Progress) -> ControlFlow<()>;
+
+/// What names of unfinished backups begin with.
+pub const UNFINISHED: &str = ".backup-";
 
 /// Makes the file `path`, mode 0600: whole and on the disk, or not at all. An error if it exists.
 pub fn create(
@@ -62,7 +65,7 @@ pub fn create(
 ) -> Result<Made, BackupError> {
     let mut failure = None;
     let mut made = None;
-    let written = create_whole(path, |file: &mut File| {
+    let written = create_whole_as(UNFINISHED, path, |file: &mut File| {
         let mut to = BufWriter::with_capacity(CHUNK_BYTES, file);
         match store.back_up(&mut to, options, entropy, report) {
             Ok(done) => made = Some(done),
@@ -200,8 +203,7 @@ impl Chunks<'_, '_> {
         self.sink.chunk(last, &self.chunk)?;
         self.chunk.clear();
         self.count += 1;
-        (self.report)(self.progress);
-        Ok(())
+        BackupError::unless_stopped((self.report)(self.progress))
     }
 
     fn end(mut self) -> Result<u64, BackupError> {
