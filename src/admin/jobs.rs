@@ -15,7 +15,8 @@ use super::key_sets::{self, WeakSink};
 use super::listener::stopped;
 use super::node::Node;
 use super::operations::{
-    Idempotency, OperationError, admin_tokens, assertion_keys, backups, keys, signing_keys,
+    Idempotency, OperationError, admin_tokens, assertion_keys, audit, backups, keys, sessions,
+    signing_keys,
 };
 use crate::clock::Timestamp;
 use crate::id::KeyId;
@@ -54,7 +55,7 @@ pub fn tick(node: &Node, progress: &Progress) {
     let config = node.config.load_full();
     let rotation = config.widget_signing_key_rotation;
     let probe = || if node.is_writable() { Ok(()) } else { signing_keys::probe(node) };
-    let jobs: [(&str, Job<'_>); 7] = [
+    let jobs: [(&str, Job<'_>); 9] = [
         ("the store still refuses writes", &probe),
         ("times of last use are not stored", &|| flush_last_use(node, progress)),
         ("signing keys are not rotated", &|| signing_keys::maintain(node, rotation)),
@@ -63,7 +64,9 @@ pub fn tick(node: &Node, progress: &Progress) {
         }),
         ("rotated keys are not pruned", &|| keys::prune(node).map(drop)),
         ("expired widget tokens are not pruned", &|| prune_tokens(node)),
+        ("ended sessions are not pruned", &|| sessions::prune(node).map(drop)),
         ("idempotency keys are not pruned", &|| prune_idempotency(node)),
+        ("old audit entries are not pruned", &|| audit::prune(node).map(drop)),
     ];
     for (failure, job) in jobs {
         if let Err(error) = job() {
@@ -89,6 +92,7 @@ pub fn flush_last_use(node: &Node, progress: &Progress) -> Result<(), OperationE
         node.store.write::<_, StoreError>(|tx| tx.touch_keys(batch))?;
     }
     admin_tokens::flush_last_use(node)?;
+    sessions::flush_last_seen(node)?;
     progress.flushed_ms.store(now.unix_ms(), Ordering::Relaxed);
     Ok(())
 }

@@ -10,12 +10,16 @@
 pub mod api;
 pub mod audit;
 pub mod caller;
+pub mod cookie;
+mod identity;
 pub mod jobs;
 mod key_sets;
 pub mod listener;
 pub mod node;
 pub mod operations;
+mod origin;
 mod patch;
+mod plain;
 
 pub use self::api::router;
 pub use self::caller::{Caller, Via};

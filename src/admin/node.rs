@@ -13,8 +13,11 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
+use super::audit::{self, Action, Subject, SubjectKind};
+use super::caller::Caller;
+use super::identity::Identity;
 use super::key_sets;
-use super::operations::{OperationError, assertion_keys, backups};
+use super::operations::{OperationError, assertion_keys, backups, configuration};
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
 use crate::config::{self, Config};
@@ -25,7 +28,7 @@ use crate::id::Name;
 use crate::jwks::Jwks;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
-use crate::secret::{Digest, Entropy, EntropyError, Pepper, SecretBytes, random_bytes};
+use crate::secret::{Digest, Entropy, EntropyError, Pepper, Purpose, SecretBytes, random_bytes};
 use crate::snapshot::{CompileError, Published, Snapshot, compile_key, compile_shop};
 use crate::store::master_key::{self, MasterKeyError};
 use crate::store::{
@@ -105,6 +108,7 @@ pub struct Node {
     pub(super) backups: backups::Memory,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
+    pub(super) identity: Identity,
     pepper: Pepper,
     turn: Mutex<Turn>,
     draining: AtomicBool,
@@ -136,6 +140,7 @@ impl Node {
         let key_file = &config.store.master_key_file;
         let (master, _) = master_key::load_or_create(key_file, may_create, entropy.as_ref())?;
         let pepper = master.pepper();
+        let password_key = master.derive(Purpose::Password);
         let writable = Arc::new(AtomicBool::new(true));
         let mut options = StoreOptions::new(&config.store.path, master);
         options.observer = Some(commit_observer(&writable, &metrics));
@@ -145,6 +150,7 @@ impl Node {
         announce(&metrics, &policies);
         metrics.config_loaded(clock.now().unix);
         let loaded = load(&store, &config, pepper.clone())?;
+        let identity = store.read(|tx| Identity::load(tx, &config, password_key, clock.now()))?;
         let node = Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
@@ -158,6 +164,7 @@ impl Node {
             backups: backups::Memory::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
+            identity,
             pepper,
             turn: Mutex::new(Turn { last_issued: loaded.last_issued }),
             draining: AtomicBool::new(false),
@@ -213,6 +220,9 @@ impl Node {
             snapshot.set_assertion_settings(assertion_keys::settings(&config.assertion));
         });
         self.reloads.send_modify(|generation| *generation += 1);
+        if let Err(error) = configuration::record_reload(self, &old, &config) {
+            warnings.push(format!("the audit log does not hold this reload: {error}"));
+        }
         warnings
     }
 
@@ -260,6 +270,7 @@ impl Node {
         let mut turn = self.take_turn();
         let mut patch = Patch::default();
         let value = self.store.write(|tx| write(tx, &mut patch, &mut turn))?;
+        self.identity.apply(patch.take_identity());
         if !patch.is_empty() {
             self.published.patch(|snapshot| patch.apply(snapshot));
         }
@@ -315,7 +326,14 @@ fn make_first_signing_key(
             return Ok(());
         }
         let last = tx.signing_keys()?.iter().map(|key| key.id).max().unwrap_or(0);
-        Ok(tx.put_signing_key(&new_signing_key(last.saturating_add(1), entropy, now)?)?)
+        let key = new_signing_key(last.saturating_add(1), entropy, now)?;
+        tx.put_signing_key(&key)?;
+        let subject = Subject::new(SubjectKind::SigningKey, key.id);
+        let after = Some(serde_json::json!({ "signs": key.id }));
+        let action = Action::SigningKeyRotated;
+        let entry = audit::entry(&Caller::system(), now, action, subject, None, after);
+        tx.append_audit(&entry)?;
+        Ok(())
     })
 }
 

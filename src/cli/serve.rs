@@ -2,13 +2,17 @@
 //!
 //! Signals become words to the gateway here: stop, reload. How it stops and reloads is its own.
 
+use std::sync::Arc;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
 use super::gateway::Gateway;
 use super::start;
-use crate::config::{self, Config, Sources};
+use crate::admin::Node;
+use crate::admin::operations::configuration;
+use crate::config::{self, Config, ConfigFile, Sources};
 use crate::logging::{self, LogHandle};
 
 /// A caller's connection and the upstream's.
@@ -91,9 +95,11 @@ async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
     let config = match loaded {
         Ok(Ok(config)) => config,
         Ok(Err(errors)) => {
-            for error in errors.iter() {
-                tracing::error!(%error, "the configuration is wrong");
+            let faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            for error in &faults {
+                tracing::error!(error, "the configuration is wrong");
             }
+            record_refusal(node, sources, faults).await;
             tracing::error!("the configuration was not reloaded; the old one stays in force");
             return count(false);
         }
@@ -116,8 +122,23 @@ async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
         }
         Err(failure) => {
             tracing::error!(error = failure.message, "the configuration was not reloaded");
+            record_refusal(node, sources, vec![failure.message]).await;
             count(false);
         }
+    }
+}
+
+/// Lets the audit log know that a configuration was refused.
+async fn record_refusal(node: &Arc<Node>, sources: &Sources, faults: Vec<String>) {
+    let source = match &sources.file {
+        ConfigFile::Absent => "environment".to_owned(),
+        ConfigFile::Required(path) | ConfigFile::Optional(path) => path.display().to_string(),
+        ConfigFile::Inline { name, .. } => name.clone(),
+    };
+    let node = Arc::clone(node);
+    let record = move || configuration::refused(&node, &source, &faults);
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(record).await {
+        tracing::warn!(%error, "the audit log does not hold this refusal");
     }
 }
 

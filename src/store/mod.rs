@@ -16,6 +16,7 @@ mod error;
 mod file;
 mod group;
 pub mod master_key;
+pub mod operators;
 mod read;
 pub mod records;
 mod schema;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase as _};
 
 pub use self::error::StoreError;
+pub use self::operators::{OidcSubject, OperatorRecord, PasswordHash, SessionRecord, TotpRecord};
 pub use self::read::ReadTx;
 pub use self::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,

@@ -327,7 +327,12 @@ impl WriteTx {
         sealed.map_err(|_| StoreError::Entropy { path: context.path.clone() })
     }
 
-    fn put<R: Record>(&mut self, table: Table, key: &[u8], record: &R) -> Result<(), StoreError> {
+    pub(super) fn put<R: Record>(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        record: &R,
+    ) -> Result<(), StoreError> {
         let bytes = record.encode();
         let bytes = bytes.map_err(|error| self.read.context.bad_record(table, &error))?;
         self.insert(table, key, &bytes)

@@ -235,6 +235,18 @@ impl From<OperationError> for Problem {
                 let detail = format!("{}.", capitalized(&detail));
                 Self::new(Code::Unavailable, detail).with_retry_after(60)
             }
+            OperationError::TooMany { wait } => {
+                Self::new(Code::RateLimited, format!("{}.", capitalized(&detail)))
+                    .with_retry_after(wait.as_secs().saturating_add(1))
+            }
+            OperationError::Busy => {
+                Self::new(Code::Unavailable, format!("{}.", capitalized(&detail)))
+                    .with_retry_after(2)
+            }
+            OperationError::PasswordUnusable | OperationError::Interrupted => {
+                tracing::error!(error = %detail, "an operation of the admin API failed");
+                Self::new(Code::Internal, format!("{}.", capitalized(&detail)))
+            }
             OperationError::Entropy(_) => Self::new(Code::Unavailable, detail).with_retry_after(5),
         }
     }

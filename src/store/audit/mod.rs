@@ -261,6 +261,18 @@ impl ReadTx {
         Ok(links)
     }
 
+    /// Whether [`WriteTx::prune_audit`] may find something to remove.
+    pub fn audit_is_due(&self, before: Timestamp) -> Result<bool, StoreError> {
+        let oldest = self.oldest_audit(1)?;
+        let last = self.audit_last()?;
+        Ok(oldest.first().is_some_and(|(seq, link)| {
+            let record = link.as_ref().and_then(AuditLink::record);
+            // What cannot be read may be old.
+            let young = record.is_some_and(|record| record.at >= before);
+            !young || last.saturating_sub(*seq) >= ENTRIES_MAX
+        }))
+    }
+
     /// Walks the whole chain. With `expected`, a head noted earlier, also says whether the log
     /// still holds it: a file that was put back to an older state does not.
     pub fn verify_audit(&self, expected: Option<Point>) -> Result<Report, StoreError> {
@@ -294,6 +306,16 @@ impl ReadTx {
             }
         }
         Ok(())
+    }
+
+    /// Up to `limit` entries, the oldest first; no link where what is stored is none.
+    fn oldest_audit(&self, limit: usize) -> Result<Vec<(u64, Option<AuditLink>)>, StoreError> {
+        let mut found = Vec::new();
+        self.visit_audit(None, |key, value| {
+            found.extend(seq_of(key).map(|seq| (seq, AuditLink::decode(seq, value))));
+            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(found)
     }
 
     fn audit_seal(&self, which: &'static [u8]) -> Result<Seal, StoreError> {
@@ -368,16 +390,6 @@ impl WriteTx {
             self.put_seal(ANCHOR, end, chain.first_fault())?;
         }
         Ok(at.saturating_add(1))
-    }
-
-    /// Up to `limit` entries, the oldest first; no link where what is stored is none.
-    fn oldest_audit(&self, limit: usize) -> Result<Vec<(u64, Option<AuditLink>)>, StoreError> {
-        let mut found = Vec::new();
-        self.visit_audit(None, |key, value| {
-            found.extend(seq_of(key).map(|seq| (seq, AuditLink::decode(seq, value))));
-            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        Ok(found)
     }
 
     fn put_seal(
