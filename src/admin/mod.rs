@@ -18,6 +18,7 @@ mod patch;
 
 pub use self::api::router;
 pub use self::caller::{Caller, Via};
+pub(crate) use self::key_sets::sources as issuer_sources;
 pub use self::node::{Node, OpenError};
 pub use self::operations::{Created, Idempotency, OperationError};
 

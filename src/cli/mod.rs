@@ -10,6 +10,7 @@ mod certificates;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod exit;
 mod explain;
 mod gateway;
@@ -60,6 +61,7 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Man { dir } => pages::man(dir.as_deref(), output),
         Command::Config(command) => check::config(*command, &sources(), output),
         Command::Healthcheck(args) => check::health(args, &sources(), output),
+        Command::Doctor(args) => doctor::run(*args, &sources(), output),
         Command::Shop(_)
         | Command::Key(_)
         | Command::Token(_)
@@ -89,6 +91,7 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
             | Command::Completions { .. }
             | Command::Man { .. }
             | Command::Config(_)
+            | Command::Doctor(_)
             | Command::Healthcheck(_) => Ok(()),
         }
     })
@@ -113,6 +116,7 @@ fn missing(command: &Command) -> Missing {
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Config(_)
+        | Command::Doctor(_)
         | Command::Healthcheck(_) => Missing::Refuse,
     }
 }

@@ -13,6 +13,7 @@
 mod error;
 mod file;
 mod group;
+mod inspect;
 pub mod master_key;
 mod read;
 pub mod records;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase as _};
 
 pub use self::error::StoreError;
+pub use self::inspect::{Contents, Inspection, inspect};
 pub use self::read::ReadTx;
 pub use self::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
