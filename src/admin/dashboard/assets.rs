@@ -34,11 +34,14 @@ macro_rules! files {
 }
 
 /// All of them.
-static FILES: [File; 8] = files! {
+static FILES: [File; 11] = files! {
     "app.css": CSS,
     "app.js": JS,
     "copy.js": JS,
     "key.svg": SVG,
+    "live.js": JS,
+    "overview.js": JS,
+    "refusals.js": JS,
     "setup.js": JS,
     "vendor/uplot/uPlot.iife.min.js": JS,
     "vendor/uplot/uPlot.min.css": CSS,

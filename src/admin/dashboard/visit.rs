@@ -111,6 +111,11 @@ impl Visit {
         self.secure
     }
 
+    /// This site's origin, as the browser sees it.
+    pub(super) fn origin(&self) -> Option<String> {
+        self.origin.as_ref().map(ToString::to_string)
+    }
+
     /// Whether `origin` is this site's own.
     pub(super) fn is_own_origin(&self, origin: &str) -> bool {
         self.origin.as_ref().is_some_and(|own| own.to_string() == origin)
