@@ -29,6 +29,7 @@ struct Reference {
 
 struct Group {
     name: String,
+    title: String,
     anchor: String,
     operations: Vec<Operation>,
 }
@@ -116,6 +117,7 @@ impl Reference {
                     Some(group) => group.operations.push(made),
                     None => groups.push(Group {
                         name: tag.to_owned(),
+                        title: capitalized(tag),
                         anchor: format!("group-{}", segment(&tag.replace(' ', "-"))),
                         operations: vec![made],
                     }),
@@ -171,6 +173,11 @@ impl Operation {
             curl_arguments,
         }
     }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 fn first_schema(content: &Value) -> Option<&Value> {

@@ -160,12 +160,12 @@ impl Fields {
 /// The form, and what came of the request.
 pub(super) async fn walk(visit: SignedIn, form: Form) -> Answer {
     let fields = Fields {
-        method: form.text("method").to_owned(),
+        method: form.optional("method").unwrap_or("GET").to_owned(),
         path: form.text("path").to_owned(),
         host: form.text("host").to_owned(),
         origin: form.text("origin").to_owned(),
         client: form.text("client").to_owned(),
-        kind: form.text("kind").to_owned(),
+        kind: form.optional("kind").unwrap_or("none").to_owned(),
         pasted: form.checked("paste"),
     };
     let described = if fields.pasted {

@@ -91,10 +91,10 @@ fn tiles(data: &Overview) -> Vec<Tile> {
     let latency = latest(&data.latency_ms.p95).map_or_else(|| "–".to_owned(), decimal);
     let tile = |name, label, value, unit| Tile { name, label, value, unit };
     vec![
-        tile("requests", "Requests", decimal(all), "per second"),
-        tile("refused", "Refused", percent(refused), "of requests"),
-        tile("latency", "Latency, 95 of 100", latency, "ms"),
-        tile("limiter", "Limiter", percent(latest_fill(data)), "full"),
+        tile("requests", "Requests a second", decimal(all), ""),
+        tile("refused", "Refused", percent(refused), ""),
+        tile("latency", "95 of 100 within", latency, "ms"),
+        tile("limiter", "Limiter fill", percent(latest_fill(data)), ""),
         tile("shops", "Shops", count(data.now.shops), ""),
         tile("keys", "API keys", count(data.now.api_keys), ""),
     ]

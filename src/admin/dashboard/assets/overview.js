@@ -61,6 +61,9 @@ function draw(data) {
   }
 }
 
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const SPAN_S = span === "24h" ? 86400 : 900;
+
 function options(place, lines) {
   const axis = { stroke: css("--muted"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 }, font: `12px ${css("--sans")}` };
   return {
@@ -68,16 +71,16 @@ function options(place, lines) {
     height: place.classList.contains("short") ? 150 : 220,
     cursor: { y: false, points: { size: 6 } },
     legend: { live: true },
-    scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, place.dataset.plot === "limiter" ? 1 : 0.1)] } },
+    scales: { x: { range: (_, first, last) => [Math.max(last, Date.now() / 1000) - SPAN_S, Math.max(last, Date.now() / 1000)] }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, place.dataset.plot === "limiter" ? 1 : 0.1)] } },
     series: [
-      { label: "time" },
+      { label: "at", value: (_, value) => (value === null ? "–" : clock.format(value * 1000)) },
       ...lines.map(([label, colour]) => ({
         label, stroke: css(colour), width: 2, spanGaps: false, points: { show: false },
         value: (_, value) => number(value),
       })),
     ],
     axes: [
-      { ...axis, space: 70 },
+      { ...axis, space: 60, size: 34, values: (_, ticks) => ticks.map((tick) => clock.format(tick * 1000)) },
       { ...axis, size: 46, values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : number(tick))) },
     ],
   };

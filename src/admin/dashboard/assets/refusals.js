@@ -12,6 +12,18 @@ let missed = 0;
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
+// Backticks mark code.
+function prose(text) {
+  const parts = text.split("`");
+  if (parts.length % 2 === 0) return [text];
+  return parts.map((part, place) => {
+    if (place % 2 === 0) return part;
+    const code = document.createElement("code");
+    code.textContent = part;
+    return code;
+  });
+}
+
 function add(refusal) {
   const made = row.content.cloneNode(true);
   const at = (selector) => made.querySelector(selector);
@@ -24,7 +36,7 @@ function add(refusal) {
   at(".code").textContent = refusal.code;
   at(".request").textContent = refusal.request;
   at(".route").textContent = refusal.route ? `route ${refusal.route}` : "";
-  at(".why").textContent = refusal.why;
+  at(".why").append(...prose(refusal.why));
   at(".client").textContent = refusal.client;
   at(".shop").textContent = refusal.shop;
   if (refusal.shop) at(".shop").href = `/shops/${encodeURIComponent(refusal.shop)}`; else at(".shop").remove();
