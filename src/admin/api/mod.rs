@@ -6,9 +6,11 @@
 
 mod admin_tokens;
 mod assertion_keys;
+mod audit;
 pub(super) mod auth;
 mod body;
 pub mod dto;
+mod dto_audit;
 mod dto_node;
 mod dto_operators;
 mod explain;
@@ -124,6 +126,10 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(operators::list_sessions, operators::revoke_sessions))
         .routes(routes!(operators::list_all_sessions))
         .routes(routes!(operators::revoke_session))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::head))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export_all))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }

@@ -34,13 +34,14 @@ macro_rules! files {
 }
 
 /// All of them.
-static FILES: [File; 11] = files! {
+static FILES: [File; 12] = files! {
     "app.css": CSS,
     "app.js": JS,
     "copy.js": JS,
     "key.svg": SVG,
     "live.js": JS,
     "overview.js": JS,
+    "pages.css": CSS,
     "refusals.js": JS,
     "setup.js": JS,
     "vendor/uplot/uPlot.iife.min.js": JS,

@@ -65,8 +65,10 @@ mod api_page;
 mod explore;
 mod figures;
 mod overview;
+mod pages;
 mod paste;
 mod policies;
+mod provider;
 mod refusals;
 mod sign_in;
 
@@ -82,6 +84,7 @@ use axum::routing::{any, get, post};
 use self::assets::Assets;
 use self::failure::Failure;
 use super::node::Node;
+use super::oidc;
 
 /// What every page stands on.
 #[derive(Debug, Clone)]
@@ -111,6 +114,8 @@ fn pages() -> Router<Site> {
         .route("/live/overview", get(overview::live))
         .route("/live/events", get(refusals::live))
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
+        .route(oidc::START, get(provider::begin))
+        .route(oidc::CALLBACK, get(provider::finish))
         .route("/setup", get(sign_in::show_set_up).post(sign_in::set_up))
         .route("/sign-out", post(sign_in::leave))
         .route("/explore", get(explore::show).post(explore::walk))
@@ -118,6 +123,7 @@ fn pages() -> Router<Site> {
         .route("/policies", get(policies::show))
         .route("/api", get(api_page::show))
         .route("/about", get(about::show))
+        .merge(pages::routes())
 }
 
 /// A page.

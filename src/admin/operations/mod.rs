@@ -7,10 +7,12 @@
 pub mod admin_tokens;
 pub mod assertion_keys;
 pub mod audit;
+pub mod backups;
 pub mod configuration;
 pub mod events;
 pub mod explain;
 pub mod explanation;
+pub mod issuers;
 pub mod keys;
 pub mod limits;
 pub mod operators;
@@ -46,6 +48,7 @@ pub enum Resource {
     AdminToken,
     Issuer,
     Limit,
+    Backup,
     Operator,
     Session,
 }
@@ -61,6 +64,7 @@ impl Resource {
             Self::AdminToken => "admin token",
             Self::Issuer => "issuer",
             Self::Limit => "limit override",
+            Self::Backup => "backup",
             Self::Operator => "operator",
             Self::Session => "session",
         }
@@ -111,6 +115,9 @@ pub enum OperationError {
     /// Nobody more can listen to refusals now.
     #[error(transparent)]
     TooManyListeners(#[from] TooManyListeners),
+    /// A file or folder of the machine is not to be used.
+    #[error("{0}")]
+    Files(String),
     /// There is no randomness to make a secret from.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
