@@ -76,7 +76,10 @@ pub(super) async fn list(visit: SignedIn, Query(query): Query<ListQuery>) -> Ans
     let wanted = query.q.trim().to_owned();
     let text = wanted.clone();
     let found = visit
-        .load(move |node, caller| { let _ = &text; shops::list(node, caller, after.as_ref(), PAGE) })
+        .load(move |node, caller| {
+            let _ = &text;
+            shops::list(node, caller, after.as_ref(), PAGE)
+        })
         .await?;
     let next = found.items.last().filter(|_| found.more);
     page(&ListPage {

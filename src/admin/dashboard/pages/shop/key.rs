@@ -171,11 +171,13 @@ pub(in super::super) async fn rotate(
             let shop = find(&visit, shop).await?;
             page(&MadePage::of(&visit, &shop, made, host.as_deref(), Some(told)))
         }
-        Err(error) => invalid(renamed(sent_again(error), |_| "custom".to_owned()), |rotation_errors| Page {
-            rotation,
-            rotation_errors,
-            ..again
-        }),
+        Err(error) => {
+            invalid(renamed(sent_again(error), |_| "custom".to_owned()), |rotation_errors| Page {
+                rotation,
+                rotation_errors,
+                ..again
+            })
+        }
     }
 }
 
@@ -196,7 +198,8 @@ pub(in super::super) async fn revoke(
 ) -> Answer {
     let old = visit.load(move |node, caller| keys::get(node, caller, &shop, key)).await?;
     visit.load(move |node, caller| keys::delete(node, caller, &shop, key)).await?;
-    let flash = Flash::good(format!("The key {}… is revoked: it is refused from now on.", old.start));
+    let flash =
+        Flash::good(format!("The key {}… is revoked: it is refused from now on.", old.start));
     Ok(visit.go(&format!("/shops/{shop}"), flash))
 }
 

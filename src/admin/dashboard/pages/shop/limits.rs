@@ -231,9 +231,7 @@ pub(in super::super) async fn put_of_shop(
     let put = visit.blocking(move |node, caller| limits::put_of_shop(node, caller, &id, &fields));
     match put.await? {
         Ok(_) => Ok(visit.go(&format!("/shops/{id}/limits"), Flash::good(SAVED))),
-        Err(error) => {
-            invalid(renamed(error, own_field), |errors| again(sent, errors))
-        }
+        Err(error) => invalid(renamed(error, own_field), |errors| again(sent, errors)),
     }
 }
 

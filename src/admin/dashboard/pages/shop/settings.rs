@@ -78,7 +78,10 @@ pub(in super::super) async fn change(
         enabled: None,
     };
     let changed = visit
-        .blocking(move |node, caller| { let _ = revision; shops::patch(node, caller, id, changes) })
+        .blocking(move |node, caller| {
+            let _ = revision;
+            shops::patch(node, caller, id, changes)
+        })
         .await?;
     let error = match changed {
         Ok(_) => {

@@ -170,7 +170,8 @@ pub(in super::super) async fn issue(
     let policies = visit.node().published.load().shared_policies();
     again.scopes = scopes(&policies.widget, &asked);
     again.lifetime.clone_from(&written);
-    let lifetime = match Some(&written).filter(|text| !text.is_empty()).map(|t| parse::duration(t)) {
+    let lifetime = match Some(&written).filter(|text| !text.is_empty()).map(|t| parse::duration(t))
+    {
         None => None,
         Some(Ok(lifetime)) => Some(lifetime),
         Some(Err(problem)) => {
@@ -229,6 +230,7 @@ pub(in super::super) async fn revoke_all(
         return invalid_fields(&Page { farewell, ..again });
     }
     visit.load(move |node, caller| widget_tokens::revoke_all(node, caller, &id)).await?;
-    let flash = Flash::good("Every token issued until now is revoked. Tokens issued from now on are good.");
+    let flash =
+        Flash::good("Every token issued until now is revoked. Tokens issued from now on are good.");
     Ok(visit.go(&format!("/shops/{id}/tokens"), flash))
 }
