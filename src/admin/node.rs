@@ -18,7 +18,8 @@ use super::caller::Caller;
 use super::identity::Identity;
 use super::key_sets;
 use super::ledger::Ledger;
-use super::operations::{OperationError, assertion_keys, configuration};
+use super::oidc::Oidc;
+use super::operations::{OperationError, assertion_keys, backups, configuration};
 use super::overview::Sampler;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
@@ -116,9 +117,12 @@ pub struct Node {
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     pub(super) jwks: ArcSwapOption<Jwks>,
+    pub(super) backups: backups::Memory,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
     pub(super) identity: Identity,
+    /// Sign-ins by the operators' identity provider.
+    pub(super) oidc: Oidc,
     pepper: Pepper,
     turn: Mutex<Turn>,
     draining: AtomicBool,
@@ -175,9 +179,11 @@ impl Node {
             clock,
             entropy,
             jwks: ArcSwapOption::empty(),
+            backups: backups::Memory::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
             identity,
+            oidc: Oidc::default(),
             pepper,
             turn: Mutex::new(Turn { last_issued: loaded.last_issued }),
             draining: AtomicBool::new(false),

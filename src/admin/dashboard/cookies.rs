@@ -25,9 +25,29 @@ pub(super) fn set(
     secure: bool,
     age_s: Option<u32>,
 ) -> Option<HeaderValue> {
+    made(name, value, "Strict", secure, age_s)
+}
+
+/// The same for a cookie that has to be there when another site sends the browser back here.
+pub(super) fn set_for_return(
+    name: &str,
+    value: &str,
+    secure: bool,
+    age_s: u32,
+) -> Option<HeaderValue> {
+    made(name, value, "Lax", secure, Some(age_s))
+}
+
+fn made(
+    name: &str,
+    value: &str,
+    same_site: &str,
+    secure: bool,
+    age_s: Option<u32>,
+) -> Option<HeaderValue> {
     let age = age_s.map_or_else(String::new, |age_s| format!("; Max-Age={age_s}"));
     let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{name}={value}; Path=/{age}; HttpOnly; SameSite=Strict{secure}");
+    let text = format!("{name}={value}; Path=/{age}; HttpOnly; SameSite={same_site}{secure}");
     HeaderValue::try_from(text).ok().map(|mut cookie| {
         cookie.set_sensitive(true);
         cookie

@@ -9,6 +9,7 @@ use axum::response::{Html, IntoResponse, Response};
 
 use super::frame::Frame;
 use crate::admin::api::problem::{FieldError, Problem};
+use crate::admin::oidc::Refusal;
 use crate::admin::operations::OperationError;
 
 /// Why there is no answer. [`super::shell`] makes it a page, in the frame of who asked.
@@ -104,6 +105,21 @@ impl Failure {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "It took too long", detail)
     }
 
+    /// The browser is not where it should be, and was sent there once already.
+    pub(super) fn elsewhere(public_url: &str) -> Self {
+        let detail = format!(
+            "Signing in with the identity provider works at {public_url} (admin.public_url) only, \
+             and this request did not come from there. If a proxy is in between, it has to pass \
+             Host on as it came, or send X-Forwarded-Host and be in admin.trusted_proxies."
+        );
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "At another address", detail)
+    }
+
+    /// Known, and not let in.
+    pub(super) fn not_let_in(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Not let in", sentence(detail))
+    }
+
     /// A fault of latchkey itself.
     pub(super) fn internal(error: &dyn Display) -> Self {
         tracing::error!(%error, "a page of the dashboard failed");
@@ -146,6 +162,26 @@ struct ErrorPage {
     detail: String,
     problems: Vec<FieldError>,
     signed_in: bool,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let detail = sentence(&refusal.to_string());
+        let not_signed_in = |status| Self::new(status, "Not signed in", detail.clone());
+        match refusal {
+            Refusal::NotConfigured => Self { detail, ..Self::not_found() },
+            Refusal::NotBegun => not_signed_in(StatusCode::BAD_REQUEST),
+            Refusal::NoRole | Refusal::NoName | Refusal::Denied(_) => Self::not_let_in(&detail),
+            Refusal::Answer | Refusal::Code | Refusal::Client | Refusal::Token(_) => {
+                not_signed_in(StatusCode::BAD_GATEWAY)
+            }
+            Refusal::Throttled(seconds) => Self::throttled(detail, seconds),
+            Refusal::Busy => Self::busy(detail),
+            Refusal::Unreachable | Refusal::Entropy => {
+                Self { retry_after_s: Some(5), ..not_signed_in(StatusCode::SERVICE_UNAVAILABLE) }
+            }
+        }
+    }
 }
 
 impl From<OperationError> for Failure {

@@ -64,6 +64,7 @@ mod about;
 mod explore;
 mod pages;
 mod paste;
+mod provider;
 mod sign_in;
 
 use std::sync::Arc;
@@ -78,6 +79,7 @@ use axum::routing::{any, get, post};
 use self::assets::Assets;
 use self::failure::Failure;
 use super::node::Node;
+use super::oidc;
 
 /// What every page stands on.
 #[derive(Debug, Clone)]
@@ -105,6 +107,8 @@ fn pages() -> Router<Site> {
     Router::new()
         .route("/", get(about::overview))
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
+        .route(oidc::START, get(provider::begin))
+        .route(oidc::CALLBACK, get(provider::finish))
         .route("/setup", get(sign_in::show_set_up).post(sign_in::set_up))
         .route("/sign-out", post(sign_in::leave))
         .route("/explore", get(explore::show).post(explore::walk))

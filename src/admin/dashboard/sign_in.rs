@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::failure::Failure;
 use super::form::{Errors, Form, invalid_fields};
-use super::frame::{Flash, Frame, next_of, query_value};
+use super::frame::{Flash, Frame, next_of, query_value, segment};
 use super::visit::{SignedIn, Visitor};
 use super::{Answer, page, page_with};
 use crate::admin::operations::sign_in::{self as operation, SetUpFailure, SignInFailure};
@@ -29,6 +29,8 @@ struct Page {
     asks_code: bool,
     /// Whether operators may sign in with the configured provider.
     by_provider: bool,
+    /// Takes along where to go afterwards.
+    provider_query: String,
     /// Whether there is no operator yet.
     can_set_up: bool,
 }
@@ -40,6 +42,8 @@ impl Page {
             frame: visit.frame("Sign in", ""),
             name: name.to_owned(),
             next: next_of(next).unwrap_or_default().to_owned(),
+            provider_query: next_of(next)
+                .map_or_else(String::new, |next| format!("?next={}", segment(next))),
             errors: Errors::default(),
             asks_code: false,
             by_provider: node.config.load().admin.oidc.is_some(),
@@ -101,7 +105,7 @@ fn refused(again: &Page, status: StatusCode, seconds: u64) -> Result<Response, F
 }
 
 /// What the browser calls itself.
-fn agent(headers: &HeaderMap) -> &str {
+pub(super) fn agent(headers: &HeaderMap) -> &str {
     headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default()
 }
 

@@ -19,6 +19,7 @@ use super::{Site, cookies};
 use crate::admin::caller::Caller;
 use crate::admin::cookie;
 use crate::admin::node::Node;
+use crate::admin::oidc;
 use crate::admin::operations::OperationError;
 use crate::admin::operations::sessions::{self, Session};
 use crate::admin::origin::Reached;
@@ -111,6 +112,11 @@ impl Visit {
         self.secure
     }
 
+    /// Whether the browser is at `url`.
+    pub(super) fn is_at(&self, url: &Origin) -> bool {
+        self.origin.as_ref() == Some(url)
+    }
+
     /// Whether `origin` is this site's own.
     pub(super) fn is_own_origin(&self, origin: &str) -> bool {
         self.origin.as_ref().is_some_and(|own| own.to_string() == origin)
@@ -156,6 +162,19 @@ impl Visit {
     pub(super) fn enter(&self, response: &mut Response, cookie: &SecretText) {
         let name = cookies::name(cookies::SESSION, self.secure);
         if let Some(cookie) = cookies::set(&name, cookie.expose(), self.secure, None) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// Has the browser keep what a sign-in by the identity provider needs when it comes back, or
+    /// forget it. That cookie alone is sent when another site leads here.
+    pub(super) fn remember_attempt(&self, response: &mut Response, attempt: Option<&SecretText>) {
+        let name = cookies::name(oidc::COOKIE, self.secure);
+        let (value, age_s) = match attempt {
+            Some(value) => (value.expose(), oidc::COOKIE_AGE_S),
+            None => ("", 0),
+        };
+        if let Some(cookie) = cookies::set_for_return(&name, value, self.secure, age_s) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
     }
