@@ -6,7 +6,7 @@
 
 mod admin_tokens;
 mod assertion_keys;
-mod audit;
+pub(super) mod audit;
 pub(super) mod auth;
 mod body;
 pub mod dto;
@@ -16,7 +16,7 @@ mod dto_operators;
 mod explain;
 mod health;
 mod info;
-mod issuers;
+pub(super) mod issuers;
 mod keys;
 mod limits;
 mod operators;
