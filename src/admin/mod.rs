@@ -14,6 +14,7 @@ pub mod jobs;
 mod key_sets;
 mod ledger;
 pub mod listener;
+pub mod live;
 pub mod node;
 pub mod operations;
 pub mod overview;

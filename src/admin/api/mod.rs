@@ -10,6 +10,8 @@ pub(super) mod auth;
 mod body;
 pub mod dto;
 mod dto_node;
+pub mod dto_usage;
+mod events;
 mod explain;
 pub mod explain_dto;
 mod health;
@@ -22,6 +24,7 @@ mod respond;
 mod shops;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod widget_tokens;
 
 use std::sync::Arc;
@@ -109,6 +112,10 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(limits::put_of_key, limits::delete_of_key))
         .routes(routes!(issuers::list))
         .routes(routes!(issuers::refresh))
+        .routes(routes!(usage::of_shop))
+        .routes(routes!(usage::of_all))
+        .routes(routes!(events::stream))
+        .routes(routes!(events::overview))
         .routes(routes!(explain::explain))
         .routes(routes!(admin_tokens::list, admin_tokens::create))
         .routes(routes!(admin_tokens::delete))
