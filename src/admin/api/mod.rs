@@ -7,9 +7,12 @@
 mod admin_tokens;
 mod assertion_keys;
 pub(super) mod auth;
+mod backups;
 mod body;
 pub mod dto;
+pub mod dto_backups;
 mod dto_node;
+mod events;
 mod explain;
 pub mod explain_dto;
 mod health;
@@ -22,6 +25,7 @@ mod respond;
 mod shops;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod widget_tokens;
 
 use std::sync::Arc;
@@ -116,6 +120,12 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(info::rotate_signing_keys))
         .routes(routes!(assertion_keys::list))
         .routes(routes!(assertion_keys::rotate))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::stream))
+        .routes(routes!(backups::download, backups::delete))
+        .routes(routes!(backups::verify))
+        .routes(routes!(transfer::import))
+        .routes(routes!(transfer::export))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }

@@ -18,6 +18,7 @@ pub mod set_up;
 pub mod shops;
 pub mod sign_in;
 pub mod signing_keys;
+pub mod transfer;
 mod validate;
 pub mod widget_tokens;
 
