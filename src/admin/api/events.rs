@@ -63,7 +63,12 @@ impl Listener {
     }
 
     /// Tells it, unless it was told just now; the work goes on unless the listener left.
-    pub(super) fn progress(&mut self, phase: &'static str, done: u64, total: u64) -> ControlFlow<()> {
+    pub(super) fn progress(
+        &mut self,
+        phase: &'static str,
+        done: u64,
+        total: u64,
+    ) -> ControlFlow<()> {
         let Some(to) = &self.to else { return ControlFlow::Continue(()) };
         if to.is_closed() {
             return ControlFlow::Break(());

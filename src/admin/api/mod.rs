@@ -6,20 +6,23 @@
 
 mod admin_tokens;
 mod assertion_keys;
+mod audit;
 pub(super) mod auth;
 mod backups;
 mod body;
 pub mod dto;
+mod dto_audit;
 pub mod dto_backups;
 mod dto_node;
+mod dto_operators;
 mod events;
 mod explain;
-pub mod explain_dto;
 mod health;
 mod info;
 mod issuers;
 mod keys;
 mod limits;
+mod operators;
 pub mod problem;
 mod respond;
 mod shops;
@@ -126,6 +129,17 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(backups::verify))
         .routes(routes!(transfer::import))
         .routes(routes!(transfer::export))
+        .routes(routes!(operators::list, operators::create))
+        .routes(routes!(operators::get, operators::patch, operators::delete))
+        .routes(routes!(operators::reset_password))
+        .routes(routes!(operators::reset_second_factor))
+        .routes(routes!(operators::list_sessions, operators::revoke_sessions))
+        .routes(routes!(operators::list_all_sessions))
+        .routes(routes!(operators::revoke_session))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::head))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export_all))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }
@@ -142,7 +156,8 @@ async fn bounded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn not_found() -> Problem {
+/// What there is nothing of.
+pub(super) async fn not_found() -> Problem {
     let detail = "There is nothing here; `/api/v1/openapi.json` describes what there is.";
     Problem::new(Code::NotFound, detail)
 }

@@ -9,9 +9,14 @@ pub mod assertion_keys;
 pub mod audit;
 pub mod backups;
 pub mod configuration;
+pub mod events;
+pub mod explain;
+pub mod explanation;
+pub mod issuers;
 pub mod keys;
 pub mod limits;
 pub mod operators;
+pub mod overview;
 pub mod second_factor;
 pub mod sessions;
 pub mod set_up;
@@ -19,6 +24,7 @@ pub mod shops;
 pub mod sign_in;
 pub mod signing_keys;
 pub mod transfer;
+pub mod usage;
 mod validate;
 pub mod widget_tokens;
 
@@ -27,6 +33,7 @@ use std::time::Duration;
 use super::caller::{Permission, Why, refusal};
 use super::node::Node;
 use crate::clock::Timestamp;
+use crate::events::TooManyListeners;
 use crate::secret::{EntropyError, SecretText};
 use crate::store::{IdempotencyRecord, StoreError, WriteTx};
 
@@ -106,6 +113,9 @@ pub enum OperationError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nobody more can listen to refusals now.
+    #[error(transparent)]
+    TooManyListeners(#[from] TooManyListeners),
     /// A file or folder of the machine is not to be used.
     #[error("{0}")]
     Files(String),

@@ -3,6 +3,8 @@
 //! Only grammar. What a command does is in the module of its name.
 
 mod manage;
+mod operators;
+mod transfer;
 mod value;
 
 use std::net::SocketAddr;
@@ -16,8 +18,12 @@ use super::output::Format;
 use crate::config::{ConfigFile, Override};
 
 pub(super) use manage::{
-    AssertionCommand, IssuerCommand, KeyCommand, LimitArgs, OperatorCommand, OperatorTokenCommand,
+    AssertionCommand, AuditCommand, AuditListArgs, IssuerCommand, KeyCommand, LimitArgs,
     ShopCommand, TokenCommand,
+};
+pub(super) use operators::{OperatorCommand, OperatorTokenCommand, PasswordArgs, SessionsCommand};
+pub(super) use transfer::{
+    BackupCommand, ExportArgs, ImportArgs, PassphraseArgs, RestoreArgs, VerifyArgs,
 };
 pub(super) use value::{Header, LimitSetting};
 
@@ -132,6 +138,23 @@ pub(super) enum Command {
     /// Look after the keys that sign what upstreams are told
     #[command(subcommand)]
     Assertion(AssertionCommand),
+    /// Look into the audit log: who changed what, and whether the log was tampered with
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Make and look after backups
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Restore a backup; the server must not run
+    #[command(after_help = transfer::RESTORE_EXAMPLES)]
+    Restore(RestoreArgs),
+    /// Say whether a backup is whole and unaltered; exits with 0 or 7
+    Verify(VerifyArgs),
+    /// Import shops and keys from a file of JSON lines
+    #[command(after_help = transfer::IMPORT_EXAMPLES)]
+    Import(ImportArgs),
+    /// Export shops and keys as JSON lines
+    #[command(after_help = transfer::EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Say what would be decided about a request, and why
     ///
     /// Takes the request through every stage without sending it anywhere: it is charged to no
@@ -142,6 +165,14 @@ pub(super) enum Command {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at everything a gateway needs, and say what is wrong and what to do
+    ///
+    /// The configuration, files and who may read them, the database and its master key,
+    /// certificates, addresses, upstreams, identity providers, disk space, open files, the clock:
+    /// a line each, `ok`, `warning` or `error`. Changes nothing. Asks a running server what only
+    /// it can know; without one, the database is read to its end.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Ask a running server whether it is ready; exits with 0 or 6
     ///
     /// For container health checks and scripts. Asks /readyz on the admin listener.
@@ -183,6 +214,13 @@ Examples:
 
 A secret on the command line is seen by every user of the machine while the command runs, and
 stays in the shell's history; `latchkey explain -` keeps it out of both.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  sudo -u latchkey latchkey doctor
+  latchkey doctor --strict --output json
+
+Exits with 0 if there is no error, with 7 if there is one; with --strict, warnings count as errors.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -273,6 +311,14 @@ pub(super) enum ConfigCommand {
     Print,
 }
 
+/// `doctor`.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct DoctorArgs {
+    /// Exit with 7 if there are warnings, too
+    #[arg(long)]
+    pub(super) strict: bool,
+}
+
 /// `healthcheck`.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct HealthcheckArgs {
@@ -335,6 +381,7 @@ mod tests {
             "latchkey explain --path / -H X-Widget-Token:abc",
             "latchkey explain -",
             "latchkey healthcheck --timeout 1",
+            "latchkey doctor --strict --output json",
             "latchkey completions fish",
         ] {
             parse(good).unwrap_or_else(|e| panic!("{good}: {e:?}"));
