@@ -93,7 +93,9 @@ impl Client {
     /// All items of a list, page by page.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
         let mut items = Vec::new();
-        if let (Way::Nothing(_), "/shops" | "/admin-tokens") = (&self.way, path) {
+        if let (Way::Nothing(_), "/shops" | "/admin-tokens" | "/operators" | "/sessions") =
+            (&self.way, path)
+        {
             return Ok(items);
         }
         let mut cursor = String::new();

@@ -17,6 +17,7 @@ mod http;
 mod manage;
 mod output;
 mod pages;
+mod password;
 mod serve;
 mod start;
 
@@ -104,9 +105,10 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
 fn missing(command: &Command) -> Missing {
     match command {
         Command::Shop(ShopCommand::Create { .. })
-        | Command::Operator(OperatorCommand::Token(OperatorTokenCommand::Create { .. })) => {
-            Missing::Create
-        }
+        | Command::Operator(
+            OperatorCommand::Create { .. }
+            | OperatorCommand::Token(OperatorTokenCommand::Create { .. }),
+        ) => Missing::Create,
         Command::Shop(_)
         | Command::Operator(_)
         | Command::Key(_)

@@ -18,18 +18,21 @@ mod limits;
 mod log;
 #[cfg(target_os = "linux")]
 mod process;
+mod reading;
 mod requests;
 mod set;
 mod store;
 mod tally;
 mod transport;
 mod upstream;
+mod usage;
 
 use std::fmt;
 
 use prometheus::{Error, Registry, TextEncoder};
 
 pub use self::bounds::Bound;
+pub use self::reading::{Distribution, Reading};
 pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::tally::Held;
@@ -55,6 +58,7 @@ pub struct Metrics {
     store: store::Store,
     transport: transport::Transport,
     upstreams: upstream::Upstreams,
+    usage: usage::Usage,
 }
 
 impl fmt::Debug for Metrics {
@@ -88,6 +92,7 @@ impl Metrics {
             store: store::Store::new(&set)?,
             transport: transport::Transport::new(&set)?,
             upstreams: upstream::Upstreams::new(&set)?,
+            usage: usage::Usage::new(&set)?,
             registry,
         })
     }

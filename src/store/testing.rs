@@ -114,6 +114,8 @@ pub(super) fn admin_token(id: u64) -> AdminTokenRecord {
         created_at: Timestamp::from_unix_ms(5),
         expires_at: None,
         last_used_at: Some(Timestamp::from_unix_ms(6)),
+        scopes: None,
+        shops: None,
     }
 }
 

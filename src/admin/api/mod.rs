@@ -12,13 +12,14 @@ mod body;
 pub mod dto;
 mod dto_audit;
 mod dto_node;
+mod dto_operators;
 mod explain;
-pub mod explain_dto;
 mod health;
 mod info;
 mod issuers;
 mod keys;
 mod limits;
+mod operators;
 pub mod problem;
 mod respond;
 mod shops;
@@ -118,6 +119,13 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(info::rotate_signing_keys))
         .routes(routes!(assertion_keys::list))
         .routes(routes!(assertion_keys::rotate))
+        .routes(routes!(operators::list, operators::create))
+        .routes(routes!(operators::get, operators::patch, operators::delete))
+        .routes(routes!(operators::reset_password))
+        .routes(routes!(operators::reset_second_factor))
+        .routes(routes!(operators::list_sessions, operators::revoke_sessions))
+        .routes(routes!(operators::list_all_sessions))
+        .routes(routes!(operators::revoke_session))
         .routes(routes!(audit::list))
         .routes(routes!(audit::head))
         .routes(routes!(audit::verify))
@@ -138,7 +146,8 @@ async fn bounded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn not_found() -> Problem {
+/// What there is nothing of.
+pub(super) async fn not_found() -> Problem {
     let detail = "There is nothing here; `/api/v1/openapi.json` describes what there is.";
     Problem::new(Code::NotFound, detail)
 }

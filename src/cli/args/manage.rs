@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
-use super::value::{LimitSetting, RoleName, seconds};
+use super::value::{LimitSetting, seconds};
 use crate::admin::audit::Action;
 use crate::clock::Timestamp;
-use crate::id::{AdminTokenId, KeyId, Name, ShopId, TokenId};
+use crate::id::{KeyId, Name, ShopId, TokenId};
 use crate::store::audit::Point;
 
 /// `shop`.
@@ -211,40 +211,6 @@ pub(in crate::cli) enum TokenCommand {
     },
     /// Sign with a new key from now on; tokens signed before stay good until they expire
     RotateSigningKey,
-}
-
-/// `operator`.
-#[derive(Debug, Clone, Subcommand)]
-pub(in crate::cli) enum OperatorCommand {
-    /// Manage the tokens of the admin API
-    #[command(subcommand)]
-    Token(OperatorTokenCommand),
-}
-
-/// `operator token`.
-#[derive(Debug, Clone, Subcommand)]
-pub(in crate::cli) enum OperatorTokenCommand {
-    /// Create a token; it is shown once
-    #[command(after_help = "Example:\n  latchkey operator token create --name ci --role operator \
-                            --expires-in 90d")]
-    Create {
-        /// What people call it
-        #[arg(long)]
-        name: String,
-        /// What it may do
-        #[arg(long, value_enum)]
-        role: RoleName,
-        /// How long it is good for, such as 90d [default: until it is revoked]
-        #[arg(long, value_name = "DURATION", value_parser = seconds)]
-        expires_in: Option<u64>,
-    },
-    /// List the tokens
-    List,
-    /// Revoke a token: it is refused from now on
-    Revoke {
-        /// Its id
-        token: AdminTokenId,
-    },
 }
 
 /// `assertion`.

@@ -3,6 +3,7 @@
 //! Only grammar. What a command does is in the module of its name.
 
 mod manage;
+mod operators;
 mod value;
 
 use std::net::SocketAddr;
@@ -17,8 +18,9 @@ use crate::config::{ConfigFile, Override};
 
 pub(super) use manage::{
     AssertionCommand, AuditCommand, AuditListArgs, IssuerCommand, KeyCommand, LimitArgs,
-    OperatorCommand, OperatorTokenCommand, ShopCommand, TokenCommand,
+    ShopCommand, TokenCommand,
 };
+pub(super) use operators::{OperatorCommand, OperatorTokenCommand, PasswordArgs, SessionsCommand};
 pub(super) use value::{Header, LimitSetting};
 
 /// Where the configuration is looked for when nobody says.

@@ -1,6 +1,7 @@
 //! The commands that manage shops, keys, tokens, operators and issuers: each is one request to
 //! the admin API and a print.
 
+mod admin_tokens;
 mod assertions;
 mod audit;
 mod keys;
