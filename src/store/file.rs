@@ -162,7 +162,7 @@ impl Files {
     fn back_up(&self, version: u32) -> Result<(), StoreError> {
         let mut name = self.path.as_os_str().to_owned();
         name.push(format!(".v{version}.bak"));
-        let copied = write_whole(Path::new(&name), Replace::Yes, |to| {
+        let copied = write_whole(UNFINISHED, Path::new(&name), Replace::Yes, |to| {
             io::copy(&mut File::open(&self.path)?, to).map(drop)
         });
         copied.map_err(|error| StoreError::Migration {
@@ -175,7 +175,7 @@ impl Files {
     /// Makes an empty database. If another process was first, its database is the database.
     fn create(&self) -> Result<(), StoreError> {
         let mut failure = None;
-        let made = write_whole(&self.path, Replace::No, |file| {
+        let made = write_whole(UNFINISHED, &self.path, Replace::No, |file| {
             let database = self.open_file(file.try_clone()?);
             database.and_then(|database| self.initialize(&database)).map_err(|error| {
                 failure = Some(error);
@@ -216,6 +216,9 @@ impl Files {
     }
 }
 
+/// What names of unfinished files begin with.
+const UNFINISHED: &str = ".latchkey-";
+
 /// Whether a file made whole may take the place of one that is there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replace {
@@ -229,10 +232,20 @@ pub(super) fn create_whole(
     path: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    write_whole(path, Replace::No, fill)
+    write_whole(UNFINISHED, path, Replace::No, fill)
+}
+
+/// The same; what is not whole yet has a name that begins with `prefix`.
+pub(super) fn create_whole_as(
+    prefix: &str,
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    write_whole(prefix, path, Replace::No, fill)
 }
 
 fn write_whole(
+    prefix: &str,
     path: &Path,
     replace: Replace,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
@@ -243,7 +256,7 @@ fn write_whole(
     };
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // Made with O_EXCL and mode 0600, removed again when anything below fails.
-    let mut made = tempfile::Builder::new().prefix(".latchkey-").tempfile_in(directory)?;
+    let mut made = tempfile::Builder::new().prefix(prefix).tempfile_in(directory)?;
     fill(made.as_file_mut())?;
     made.as_file().sync_all()?;
     match replace {

@@ -11,6 +11,7 @@
 //! to the observer it was given.
 
 pub mod audit;
+pub mod backup;
 mod error;
 mod file;
 mod group;
