@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase as _};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageBackend};
 use subtle::ConstantTimeEq as _;
 
 use super::StoreOptions;
@@ -86,7 +86,17 @@ impl Files {
 
     /// Opens the file after a look at what it is and whom it lets in.
     fn open_checked(&self) -> Result<Database, StoreError> {
-        let file = OpenOptions::new().read(true).write(true).open(&self.path);
+        let (file, _) = self.open_with(OpenOptions::new().read(true).write(true))?;
+        self.open_file(file)
+    }
+
+    /// Opens the file for reading alone, after the same look at it; and how long it is.
+    pub(super) fn open_to_look(&self) -> Result<(File, u64), StoreError> {
+        self.open_with(OpenOptions::new().read(true))
+    }
+
+    fn open_with(&self, options: &OpenOptions) -> Result<(File, u64), StoreError> {
+        let file = options.open(&self.path);
         let file = file.map_err(|error| self.io_error("opened", &error))?;
         let metadata = file.metadata();
         let metadata = metadata.map_err(|error| self.io_error("opened", &error))?;
@@ -101,16 +111,34 @@ impl Files {
         if mode & MODE_REFUSED != 0 {
             return Err(StoreError::Mode { path: self.path.clone(), mode });
         }
-        self.open_file(file)
+        Ok((file, metadata.len()))
     }
 
     fn open_file(&self, file: File) -> Result<Database, StoreError> {
+        (self.opener)(&mut self.builder(), file)
+            .map_err(|error| StoreError::from_redb(&self.path, "opened", error.into()))
+    }
+
+    /// Opens what `backend` holds, checked as the file would be.
+    pub(super) fn open_backend(
+        &self,
+        backend: impl StorageBackend,
+    ) -> Result<Database, StoreError> {
+        let opened = self.builder().create_with_backend(backend);
+        opened.map_err(|error| StoreError::from_redb(&self.path, "opened", error.into()))
+    }
+
+    fn builder(&self) -> Builder {
         let mut builder = Builder::new();
         builder.set_cache_size(self.cache_bytes_max);
         // Walks the file once, and in return a damaged one is an error here, not a surprise later.
         builder.set_check_integrity_on_open(true);
-        (self.opener)(&mut builder, file)
-            .map_err(|error| StoreError::from_redb(&self.path, "opened", error.into()))
+        builder
+    }
+
+    /// The schema of `database`, which is ours and belongs to the master key.
+    pub(super) fn schema_of(&self, database: &Database) -> Result<u32, StoreError> {
+        self.inspect(database).map(|found| found.schema)
     }
 
     /// Reads what the database says of itself and refuses one that is not for us.
