@@ -92,10 +92,14 @@ fn an_export_is_verified_and_tampering_with_it_is_exit_code_7() {
     let mac = "0".repeat(64);
     let stranger = site.cli(&["audit", "verify", "--expect", &format!("2:{mac}")]);
     assert_eq!(code(&stranger), 7);
-    let later = site.cli(&["audit", "verify", "--expect", &format!("99:{mac}"), "--output", "json"]);
+    let later =
+        site.cli(&["audit", "verify", "--expect", &format!("99:{mac}"), "--output", "json"]);
     assert_eq!(code(&later), 7);
     let report: Value = serde_json::from_slice(&later.stdout).unwrap();
-    assert_eq!((&report["intact"], &report["faults"][0]["kind"]), (&json!(false), &json!("put_back")));
+    assert_eq!(
+        (&report["intact"], &report["faults"][0]["kind"]),
+        (&json!(false), &json!("put_back"))
+    );
     assert_eq!(code(&site.cli(&["audit", "verify", "--expect", "nonsense"])), 2);
     assert_eq!(code(&site.cli(&["audit", "list", "--action", "shop.exploded"])), 2);
 }

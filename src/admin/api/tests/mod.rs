@@ -3,6 +3,7 @@
 mod access;
 mod assertion_keys;
 mod audit;
+mod audit_log;
 mod explaining;
 mod keys;
 mod limits;
