@@ -11,6 +11,7 @@
 
 mod api;
 mod attack;
+mod audit_log;
 mod cli;
 mod crash;
 mod decision;

@@ -92,6 +92,9 @@ DELETE /api/v1/shops/{shop}/limits
 DELETE /api/v1/shops/{shop}/widget-tokens/{id}
 GET /api/v1/admin-tokens
 GET /api/v1/assertion-keys
+GET /api/v1/audit
+GET /api/v1/audit/export
+GET /api/v1/audit/head
 GET /api/v1/info
 GET /api/v1/issuers
 GET /api/v1/shops
@@ -104,6 +107,7 @@ PATCH /api/v1/shops/{shop}
 PATCH /api/v1/shops/{shop}/keys/{key}
 POST /api/v1/admin-tokens
 POST /api/v1/assertion-keys/rotate
+POST /api/v1/audit/verify
 POST /api/v1/explain
 POST /api/v1/issuers/{name}/refresh
 POST /api/v1/shops
@@ -132,7 +136,8 @@ async fn every_operation_needs_a_token_and_its_role() {
         let bare = with_token(&bench, method.clone(), &path, "").await;
         let bare = bare.problem(401, "missing_credential");
         assert!(bare.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
-        let looks = method == Method::GET || path.ends_with("/explain");
+        let looks = method == Method::GET
+            || ["/explain", "/audit/verify"].iter().any(|end| path.ends_with(end));
         let owners = path.contains("admin-tokens");
         for (token, may) in [(&viewer, looks && !owners), (&operator, !owners)] {
             let mut request = Bench::request(method.clone(), &path, body(&path));
