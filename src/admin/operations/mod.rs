@@ -17,6 +17,8 @@ pub mod set_up;
 pub mod shops;
 pub mod sign_in;
 pub mod signing_keys;
+#[cfg(test)]
+mod tests;
 mod validate;
 pub mod widget_tokens;
 
