@@ -17,6 +17,8 @@
 //!   patched copy, never locked.
 //! * [`limiter`], [`verified_tokens`]: what requests leave behind for the next ones, both of fixed
 //!   size and lost with the process.
+//! * [`usage`], [`events`]: what was let through and what was refused, told to whoever looks;
+//!   neither ever makes a request wait.
 //! * [`jwks`]: keeps the key sets of identity providers fresh.
 //! * [`admin`]: changes things. Every change is committed to the [`store`] before it is
 //!   acknowledged, and published in the snapshot before the call returns. It serves no caller of
@@ -47,6 +49,7 @@ pub mod client_address;
 pub mod clock;
 pub mod config;
 pub mod decision;
+pub mod events;
 pub mod id;
 pub mod jose;
 pub mod jwks;
@@ -58,4 +61,5 @@ pub mod server;
 pub mod snapshot;
 pub mod store;
 pub mod tls;
+pub mod usage;
 pub mod verified_tokens;

@@ -66,7 +66,11 @@ fn manage(site: &Site) {
     secrets::minted("a password from a pipe");
     let made = with_input(site, &create, "a password from a pipe\r\nnot this line\n");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    says(&with_input(site, &["operator", "reset-password", "bob", "--password-stdin"], ""), 2, "no");
+    says(
+        &with_input(site, &["operator", "reset-password", "bob", "--password-stdin"], ""),
+        2,
+        "no",
+    );
     let reset = ["operator", "reset-password", "Bob", "--password-stdin"];
     says(&with_input(site, &reset, "short\n"), 6, "at least 12 characters");
     assert!(with_input(site, &reset, "another fine password\n").status.success());

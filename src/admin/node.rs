@@ -17,13 +17,17 @@ use super::audit::{self, Action, Subject, SubjectKind};
 use super::caller::Caller;
 use super::identity::Identity;
 use super::key_sets;
-use super::operations::{OperationError, assertion_keys, configuration};
+use super::ledger::Ledger;
+use super::oidc::Oidc;
+use super::operations::{OperationError, assertion_keys, backups, configuration};
+use super::overview::Sampler;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
 use crate::config::{self, Config};
 use crate::decision::jwt::KeySet;
 use crate::decision::policy::Policies;
 use crate::decision::rate_limit::POLICIES_MAX;
+use crate::events::Events;
 use crate::id::Name;
 use crate::jwks::Jwks;
 use crate::limiter::Limiter;
@@ -35,6 +39,7 @@ use crate::store::{
     AdminTokenRecord, CommitObserver, ReadTx, SigningKeyRecord, Store, StoreError, StoreOptions,
     WriteTx,
 };
+use crate::usage;
 use crate::verified_tokens::VerifiedTokenCache;
 
 /// Why a node cannot be opened.
@@ -98,6 +103,13 @@ pub struct Node {
     pub verified: Arc<VerifiedTokenCache>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What workers count of shops and keys.
+    pub usage: Arc<usage::Recorder>,
+    /// Refusals, for whoever looks.
+    pub events: Arc<Events>,
+    /// The metrics of the last hours.
+    pub overview: Sampler,
+    pub(super) ledger: Ledger,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
     /// Time.
@@ -105,9 +117,12 @@ pub struct Node {
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     pub(super) jwks: ArcSwapOption<Jwks>,
+    pub(super) backups: backups::Memory,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
     pub(super) identity: Identity,
+    /// Sign-ins by the operators' identity provider.
+    pub(super) oidc: Oidc,
     pepper: Pepper,
     turn: Mutex<Turn>,
     draining: AtomicBool,
@@ -156,13 +171,19 @@ impl Node {
             limiter: Arc::new(Limiter::new(config.limiter_cells.get(), POLICIES_MAX + 1)),
             verified: Arc::new(VerifiedTokenCache::new(config.jwt_cache_entries)),
             metrics,
+            usage: Arc::new(usage::Recorder::new(config.usage.enabled)),
+            events: Arc::default(),
+            overview: Sampler::default(),
+            ledger: Ledger::default(),
             config: ArcSwap::from_pointee(config),
             clock,
             entropy,
             jwks: ArcSwapOption::empty(),
+            backups: backups::Memory::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
             identity,
+            oidc: Oidc::default(),
             pepper,
             turn: Mutex::new(Turn { last_issued: loaded.last_issued }),
             draining: AtomicBool::new(false),
@@ -204,6 +225,7 @@ impl Node {
             warnings.push(format!("the keys that sign assertions are as they were: {error}"));
         }
         announce(&self.metrics, &policies);
+        self.usage.enable(config.usage.enabled);
         let config = Arc::new(config);
         // Before the patch: see `publish_key_set`.
         self.config.store(Arc::clone(&config));
@@ -248,8 +270,10 @@ impl Node {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Notes that the process is about to stop: it is not ready for new work any more.
+    /// Notes that the process is about to stop: it is not ready for new work any more, and whoever
+    /// listens to refusals is let go.
     pub fn set_draining(&self) {
+        self.events.close();
         self.draining.store(true, Ordering::Relaxed);
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::Error;
 
 use super::Metrics;
+use super::reading::Distribution;
 use super::set::Set;
 use super::tally::{Tally, Times};
 use crate::decision::denial::Code;
@@ -58,6 +59,16 @@ impl Metrics {
         let column = code.map_or(Code::ALL.len(), |c| c as usize);
         // A test counts each once: there is a counter for every row and column.
         self.decision.decisions.inc(row * COLUMNS + column);
+    }
+
+    /// How many decisions there were of each code, and how long all took.
+    pub(super) fn decisions_read(&self) -> ([u64; Code::ALL.len()], Distribution) {
+        let Decision { decisions, duration } = &self.decision;
+        let rows = 0..=Mechanism::ALL.len();
+        let codes = std::array::from_fn(|column| {
+            rows.clone().map(|row| decisions.read(row * COLUMNS + column)).sum()
+        });
+        (codes, duration.read(0))
     }
 
     /// Records how long a decision took.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus::Error;
 
 use super::Metrics;
+use super::reading::Distribution;
 use super::set::Set;
 use super::tally::{Held, Level, Tally, Times};
 use crate::decision::denial::Code;
@@ -33,6 +34,8 @@ const BOUNDS_NS: &[u64] = &[
 ];
 
 const OUTCOMES: [&str; 4] = ["allowed", "refused", "error", "abandoned"];
+/// The number of the last of them.
+const ABANDONED: usize = 3;
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The version of HTTP a request came in.
@@ -152,6 +155,19 @@ impl Metrics {
         self.requests.in_flight.hold(0)
     }
 
+    /// How many requests ended how, and how long those took that got a response.
+    pub(super) fn requests_read(&self) -> ([u64; 4], Distribution) {
+        let mut answered = Distribution::default();
+        let outcomes = std::array::from_fn(|row| {
+            let times = self.requests.duration.read(row);
+            if row != ABANDONED {
+                answered.add(&times);
+            }
+            times.count()
+        });
+        (outcomes, answered)
+    }
+
     /// Counts a request that has ended.
     pub fn request_ended(&self, ended: &Ended) {
         let requests = &self.requests;
@@ -170,7 +186,7 @@ impl Metrics {
 /// The number of the request's outcome among [`OUTCOMES`].
 fn outcome(ended: &Ended) -> usize {
     match (ended.status, ended.code) {
-        (None, _) => 3,
+        (None, _) => ABANDONED,
         (Some(_), None) => 0,
         (Some(_), Some(code)) if code.status() < 500 => 1,
         (Some(_), Some(_)) => 2,

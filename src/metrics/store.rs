@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::{Error, Histogram, IntCounter};
 
 use super::Metrics;
+use super::reading::Distribution;
 use super::set::Set;
 
 /// From 100 µs to 10 s; a commit waits for the disk.
@@ -34,6 +35,11 @@ impl Metrics {
     /// Records how long a commit of the store took.
     pub fn store_commit_duration(&self, took: Duration) {
         self.store.commit_duration.observe(took.as_secs_f64());
+    }
+
+    /// How long commits took, and how many reads and writes failed.
+    pub(super) fn store_read(&self) -> (Distribution, u64) {
+        (Distribution::of(&self.store.commit_duration), self.store.errors.get())
     }
 
     /// Counts a read or write of the store that failed.

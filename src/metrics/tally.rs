@@ -13,6 +13,8 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
+use super::reading::Distribution;
+
 /// More threads than this share shards, which is slower and no less right.
 const SHARDS: usize = 16;
 
@@ -150,6 +152,11 @@ impl Tally {
         self.add(row, 1);
     }
 
+    /// What `row` stands at.
+    pub(super) fn read(&self, row: usize) -> u64 {
+        self.0.cells.sum(row)
+    }
+
     /// Counts `n` more of `row`.
     pub(super) fn add(&self, row: usize, n: u64) {
         self.0.cells.add(row, n);
@@ -237,6 +244,16 @@ impl Times {
         let first = row * (bounds.len() + 2);
         cells.add(first + bounds.partition_point(|bound| *bound < took), 1);
         cells.add(first + bounds.len() + 1, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// What was counted under `row`.
+    pub(super) fn read(&self, row: usize) -> Distribution {
+        let TimesInner { bounds, cells, .. } = &*self.0;
+        let first = row * (bounds.len() + 2);
+        Distribution {
+            bounds: bounds.iter().map(Duration::as_secs_f64).collect(),
+            counts: (0..=bounds.len()).map(|bucket| cells.sum(first + bucket)).collect(),
+        }
     }
 }
 

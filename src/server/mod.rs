@@ -35,6 +35,7 @@ mod failure;
 pub mod forward_auth;
 pub mod front;
 pub mod issue;
+mod live;
 mod local;
 mod log;
 pub mod memory;
@@ -60,7 +61,7 @@ use self::front::listen;
 pub use self::front::listen::BindError;
 use self::places::Places;
 pub use self::shared::{KeyRefresher, Settings, Shared};
-pub use self::upstream::UpstreamStates;
+pub use self::upstream::{UpstreamStates, reach};
 use crate::config::ServerConfig;
 use crate::secret::{SystemEntropy, random_bytes};
 

@@ -11,9 +11,11 @@
 //! to the observer it was given.
 
 pub mod audit;
+pub mod backup;
 mod error;
 mod file;
 mod group;
+mod inspect;
 pub mod master_key;
 pub mod operators;
 mod read;
@@ -21,6 +23,7 @@ pub mod records;
 mod schema;
 #[cfg(test)]
 mod testing;
+mod usage;
 mod write;
 
 use std::collections::VecDeque;
@@ -33,12 +36,14 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase as _};
 
 pub use self::error::StoreError;
+pub use self::inspect::{Contents, Inspection, inspect};
 pub use self::operators::{OidcSubject, OperatorRecord, PasswordHash, SessionRecord, TotpRecord};
 pub use self::read::ReadTx;
 pub use self::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
     Role, RoleError, ShopRecord, SigningKeyRecord, TokenRecord,
 };
+pub use self::usage::Steps;
 pub use self::write::{PRUNE_MAX, WriteTx};
 
 use self::file::Files;

@@ -5,6 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use super::dto_audit::{
+    AuditActor, AuditEntry, AuditFault, AuditHead, AuditSubject, AuditVerified, AuditVerify,
+};
 pub use super::dto_node::{
     AssertionKey, AssertionKeyRotate, AssertionKeyTurn, Info, Issuer, IssuerRefreshed, Policy,
     SigningKey,

@@ -6,13 +6,14 @@
 
 mod admin_tokens;
 mod assertion_keys;
+mod audit;
 pub(super) mod auth;
 mod body;
 pub mod dto;
+mod dto_audit;
 mod dto_node;
 mod dto_operators;
 mod explain;
-pub mod explain_dto;
 mod health;
 mod info;
 mod issuers;
@@ -125,6 +126,10 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(operators::list_sessions, operators::revoke_sessions))
         .routes(routes!(operators::list_all_sessions))
         .routes(routes!(operators::revoke_session))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::head))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export_all))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }
@@ -141,7 +146,8 @@ async fn bounded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn not_found() -> Problem {
+/// What there is nothing of.
+pub(super) async fn not_found() -> Problem {
     let detail = "There is nothing here; `/api/v1/openapi.json` describes what there is.";
     Problem::new(Code::NotFound, detail)
 }

@@ -66,29 +66,41 @@ const PARAMETER_BYTES_MAX: usize = 4096;
 pub(in crate::admin) enum Refusal {
     #[error("no identity provider is configured here; sign in with a password")]
     NotConfigured,
-    #[error("the identity provider could not be asked; the log of latchkey says why. Try again \
-        in a moment, or sign in with a password")]
+    #[error(
+        "the identity provider could not be asked; the log of latchkey says why. Try again \
+        in a moment, or sign in with a password"
+    )]
     Unreachable,
-    #[error("this sign-in was not begun in this browser, was begun too long ago, or is over \
-        already. Begin again; the browser has to accept cookies")]
+    #[error(
+        "this sign-in was not begun in this browser, was begun too long ago, or is over \
+        already. Begin again; the browser has to accept cookies"
+    )]
     NotBegun,
     #[error("the identity provider let nobody in (`{0}`)")]
     Denied(String),
-    #[error("the identity provider sent an answer that cannot be understood; the log of latchkey \
-        says more. Begin again")]
+    #[error(
+        "the identity provider sent an answer that cannot be understood; the log of latchkey \
+        says more. Begin again"
+    )]
     Answer,
     #[error("the identity provider did not accept the code of this sign-in. Begin again")]
     Code,
-    #[error("the identity provider does not know this latchkey: its client id or secret is wrong. \
-        An owner can mend admin.oidc")]
+    #[error(
+        "the identity provider does not know this latchkey: its client id or secret is wrong. \
+        An owner can mend admin.oidc"
+    )]
     Client,
     #[error("the identity provider's answer cannot be trusted: {0}")]
     Token(&'static str),
-    #[error("the identity provider vouches for you, but none of your groups has a role here. An \
-        owner can give one a role in admin.oidc.roles")]
+    #[error(
+        "the identity provider vouches for you, but none of your groups has a role here. An \
+        owner can give one a role in admin.oidc.roles"
+    )]
     NoRole,
-    #[error("the identity provider does not say what you are called. An owner can choose another \
-        claim in admin.oidc.name_claim")]
+    #[error(
+        "the identity provider does not say what you are called. An owner can choose another \
+        claim in admin.oidc.name_claim"
+    )]
     NoName,
     #[error("too many sign-ins from this address have failed; try again in {0} s")]
     Throttled(u64),
@@ -169,11 +181,7 @@ impl Default for Oidc {
 
 impl Oidc {
     /// Begins a sign-in that ends at `next`, a path of ours.
-    pub(in crate::admin) async fn begin(
-        &self,
-        node: &Node,
-        next: &str,
-    ) -> Result<Begun, Refusal> {
+    pub(in crate::admin) async fn begin(&self, node: &Node, next: &str) -> Result<Begun, Refusal> {
         let config = node.config.load_full();
         let (oidc, redirect_uri) = settings(&config)?;
         let _place = self.under_way.try_acquire().map_err(|_| Refusal::Busy)?;

@@ -146,9 +146,10 @@ impl Provider {
             return Ok(Arc::clone(known));
         }
         let usable = known.filter(|known| now.since(known.learnt) < STALE_MAX);
-        let failed = memory.failed.as_ref().filter(|failed| {
-            failed.config == *config && now.since(failed.at) < RETRY_AFTER
-        });
+        let failed = memory
+            .failed
+            .as_ref()
+            .filter(|failed| failed.config == *config && now.since(failed.at) < RETRY_AFTER);
         if let Some(failed) = failed {
             return usable.ok_or_else(|| Arc::clone(&failed.why));
         }

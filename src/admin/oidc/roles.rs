@@ -26,7 +26,7 @@ pub(super) fn granted(roles: &[GroupRole], groups: &BTreeSet<&str>) -> Option<Gr
     if role == Role::Member {
         for entry in theirs() {
             if let RoleGrant::Member(members) = &entry.role {
-                shops.extend(members.iter().cloned());
+                shops.extend(members);
             }
         }
     }

@@ -7,10 +7,16 @@
 pub mod admin_tokens;
 pub mod assertion_keys;
 pub mod audit;
+pub mod backups;
 pub mod configuration;
+pub mod events;
+pub mod explain;
+pub mod explanation;
+pub mod issuers;
 pub mod keys;
 pub mod limits;
 pub mod operators;
+pub mod overview;
 pub mod second_factor;
 pub mod sessions;
 pub mod set_up;
@@ -19,6 +25,7 @@ pub mod sign_in;
 pub mod signing_keys;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 mod validate;
 pub mod widget_tokens;
 
@@ -27,6 +34,7 @@ use std::time::Duration;
 use super::caller::{Permission, Why, refusal};
 use super::node::Node;
 use crate::clock::Timestamp;
+use crate::events::TooManyListeners;
 use crate::secret::{EntropyError, SecretText};
 use crate::store::{IdempotencyRecord, StoreError, WriteTx};
 
@@ -42,6 +50,7 @@ pub enum Resource {
     AdminToken,
     Issuer,
     Limit,
+    Backup,
     Operator,
     Session,
 }
@@ -57,6 +66,7 @@ impl Resource {
             Self::AdminToken => "admin token",
             Self::Issuer => "issuer",
             Self::Limit => "limit override",
+            Self::Backup => "backup",
             Self::Operator => "operator",
             Self::Session => "session",
         }
@@ -104,6 +114,12 @@ pub enum OperationError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nobody more can listen to refusals now.
+    #[error(transparent)]
+    TooManyListeners(#[from] TooManyListeners),
+    /// A file or folder of the machine is not to be used.
+    #[error("{0}")]
+    Files(String),
     /// There is no randomness to make a secret from.
     #[error(transparent)]
     Entropy(#[from] EntropyError),

@@ -175,7 +175,9 @@ pub fn delete(node: &Node, caller: &Caller, id: &ShopId) -> Result<(), Operation
         audit::record(tx, caller, now, Action::ShopDeleted, subject, before, None)?;
         patch.push(Change::RemoveShop(*id));
         Ok(())
-    })
+    })?;
+    node.ledger.forget(id);
+    Ok(())
 }
 
 /// The shop `id` in a transaction.
