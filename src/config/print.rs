@@ -142,9 +142,12 @@ mod tests {
             old: old.map(ToOwned::to_owned),
             new: new.map(ToOwned::to_owned),
         };
-        assert_eq!(old.differences(&new), [
-            difference("limits[1].name", Some("\"second\""), None),
-            difference("server.listen", Some("\"a\"  # one.toml"), Some("\"b\"  # two?.toml")),
-        ]);
+        assert_eq!(
+            old.differences(&new),
+            [
+                difference("limits[1].name", Some("\"second\""), None),
+                difference("server.listen", Some("\"a\"  # one.toml"), Some("\"b\"  # two?.toml")),
+            ]
+        );
     }
 }
