@@ -207,6 +207,8 @@ fn shared(upstream: SocketAddr) -> Arc<Shared> {
         keys: Arc::new(NoKeys),
         issue: issue::channel().0,
         upstreams: UpstreamStates::default(),
+        usage: Arc::default(),
+        events: Arc::default(),
         clock: Arc::new(SystemClock::new()),
         settings: ArcSwap::from_pointee(settings(upstream)),
         tls: None,

@@ -8,16 +8,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which top-level modules each may import. `server` and `admin` never know each other.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("id", &[]),
     ("secret", &[]),
     ("clock", &[]),
     ("jose", &[]),
     ("decision", &["id", "secret", "clock", "jose"]),
     ("assertion", &["id", "secret", "clock", "decision"]),
-    ("store", &["id", "secret", "clock"]),
+    ("usage", &["id", "clock"]),
+    ("events", &["id", "clock", "decision"]),
+    ("store", &["id", "secret", "clock", "usage"]),
     ("config", &["id", "secret", "clock", "decision"]),
-    ("metrics", &["id", "secret", "clock", "decision"]),
+    ("metrics", &["id", "secret", "clock", "decision", "usage"]),
     ("logging", &["id", "secret", "clock", "decision", "config"]),
     ("snapshot", &["id", "secret", "clock", "decision", "assertion", "store", "config"]),
     ("limiter", &["id", "secret", "clock", "decision", "store", "config"]),
@@ -43,6 +45,8 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "jwks",
             "tls",
             "client_address",
+            "usage",
+            "events",
         ],
     ),
     (
@@ -64,6 +68,8 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "jwks",
             "tls",
             "client_address",
+            "usage",
+            "events",
         ],
     ),
     (
@@ -85,6 +91,8 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "jwks",
             "tls",
             "client_address",
+            "usage",
+            "events",
             "server",
             "admin",
         ],

@@ -1,5 +1,5 @@
 //! What has to happen without anybody asking: times of last use reach the store, what has expired
-//! goes, signing keys take turns, key sets stay fresh.
+//! goes, signing keys take turns, key sets stay fresh, what workers count is kept.
 //!
 //! [`tick`] is all of it but the key sets, synchronous and safe at any time; [`run`] calls it on a
 //! schedule.
@@ -17,6 +17,7 @@ use super::node::Node;
 use super::operations::{
     Idempotency, OperationError, admin_tokens, assertion_keys, audit, keys, sessions, signing_keys,
 };
+use super::overview;
 use crate::clock::Timestamp;
 use crate::id::KeyId;
 use crate::jwks::Jwks;
@@ -24,6 +25,12 @@ use crate::store::{PRUNE_MAX, StoreError};
 
 /// From one [`tick`] to the next.
 pub const TICK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// From one collection of what workers count to the next.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Samples of the metrics from one look at the limiter's table to the next.
+const OCCUPANCY_TURNS: u64 = 6;
 
 /// Most keys whose times are written in one transaction, to bound what it holds in memory.
 const TOUCH_MAX: usize = 5_000;
@@ -126,6 +133,8 @@ fn prune_idempotency(node: &Node) -> Result<(), OperationError> {
 /// last use once more.
 pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
     let key_sets = keep_key_sets(Arc::clone(&node), shutdown.clone());
+    let usage = keep_usage(Arc::clone(&node), shutdown.clone());
+    let overview = keep_overview(Arc::clone(&node), shutdown.clone());
     let progress = Arc::new(Progress::default());
     let ticks = async {
         let mut interval = tokio::time::interval(TICK_INTERVAL);
@@ -139,13 +148,73 @@ pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             run_blocking(move || tick(&node, &progress)).await;
         }
     };
-    tokio::join!(ticks, key_sets);
+    tokio::join!(ticks, key_sets, usage, overview);
     run_blocking(move || {
         if let Err(error) = flush_last_use(&node, &progress) {
             tracing::warn!(%error, "times of last use are not stored");
         }
     })
     .await;
+}
+
+/// Collects what workers count every second, or when one of them has much of it, and stores it
+/// every `usage.flush_interval`; once more at the end, when all workers have ended.
+async fn keep_usage(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(COLLECT_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut flushed = node.now().mono;
+    loop {
+        let is_last = tokio::select! {
+            () = stopped(&mut shutdown) => true,
+            _ = interval.tick() => false,
+            () = node.usage.filled() => false,
+        };
+        let now = node.now().mono;
+        let is_due = now.since(flushed) >= node.config.load().usage.flush_interval;
+        if is_due {
+            flushed = now;
+        }
+        let this = Arc::clone(&node);
+        run_blocking(move || {
+            this.ledger.collect(&this);
+            if is_due || is_last {
+                flush_usage(&this);
+            }
+        })
+        .await;
+        if is_last {
+            return;
+        }
+    }
+}
+
+/// Stores what was counted, and removes what is too old.
+pub(super) fn flush_usage(node: &Node) {
+    let config = node.config.load_full();
+    let flushed = node.ledger.flush(node).and_then(|()| node.ledger.prune(node, &config.usage));
+    if let Err(error) = flushed {
+        tracing::warn!(%error, "usage is not stored; it waits for the next time");
+    }
+}
+
+/// Samples the metrics.
+async fn keep_overview(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(overview::FINE_STEP);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut cells_live = 0;
+    for turn in 0u64.. {
+        tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            _ = interval.tick() => {}
+        }
+        // Reads all of the limiter's table, which moves slowly: not every time.
+        if turn.is_multiple_of(OCCUPANCY_TURNS) {
+            let this = Arc::clone(&node);
+            let read = move || this.limiter.occupancy(this.now().mono);
+            cells_live = tokio::task::spawn_blocking(read).await.unwrap_or(cells_live);
+        }
+        node.overview.sample(&node.metrics, node.now(), node.limiter.capacity(), cells_live);
+    }
 }
 
 /// Keeps the key sets of the configuration in force; a reload that changes where keys come from

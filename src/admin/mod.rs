@@ -15,6 +15,7 @@ mod dashboard;
 mod identity;
 pub mod jobs;
 mod key_sets;
+mod ledger;
 pub mod listener;
 pub mod node;
 mod oidc;
@@ -30,6 +31,7 @@ use axum::Router;
 
 pub use self::caller::{Caller, Via};
 pub use self::node::{Node, OpenError};
+pub(crate) use self::operations::operators::grouped;
 pub use self::operations::{Created, Idempotency, OperationError};
 
 /// The routes of the admin plane over `node`: the API, health, metrics and the dashboard.

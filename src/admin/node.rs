@@ -17,14 +17,17 @@ use super::audit::{self, Action, Subject, SubjectKind};
 use super::caller::Caller;
 use super::identity::Identity;
 use super::key_sets;
+use super::ledger::Ledger;
 use super::oidc::Oidc;
 use super::operations::{OperationError, assertion_keys, configuration};
+use super::overview::Sampler;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
 use crate::config::{self, Config};
 use crate::decision::jwt::KeySet;
 use crate::decision::policy::Policies;
 use crate::decision::rate_limit::POLICIES_MAX;
+use crate::events::Events;
 use crate::id::Name;
 use crate::jwks::Jwks;
 use crate::limiter::Limiter;
@@ -36,6 +39,7 @@ use crate::store::{
     AdminTokenRecord, CommitObserver, ReadTx, SigningKeyRecord, Store, StoreError, StoreOptions,
     WriteTx,
 };
+use crate::usage;
 use crate::verified_tokens::VerifiedTokenCache;
 
 /// Why a node cannot be opened.
@@ -99,6 +103,13 @@ pub struct Node {
     pub verified: Arc<VerifiedTokenCache>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What workers count of shops and keys.
+    pub usage: Arc<usage::Recorder>,
+    /// Refusals, for whoever looks.
+    pub events: Arc<Events>,
+    /// The metrics of the last hours.
+    pub overview: Sampler,
+    pub(super) ledger: Ledger,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
     /// Time.
@@ -159,6 +170,10 @@ impl Node {
             limiter: Arc::new(Limiter::new(config.limiter_cells.get(), POLICIES_MAX + 1)),
             verified: Arc::new(VerifiedTokenCache::new(config.jwt_cache_entries)),
             metrics,
+            usage: Arc::new(usage::Recorder::new(config.usage.enabled)),
+            events: Arc::default(),
+            overview: Sampler::default(),
+            ledger: Ledger::default(),
             config: ArcSwap::from_pointee(config),
             clock,
             entropy,
@@ -208,6 +223,7 @@ impl Node {
             warnings.push(format!("the keys that sign assertions are as they were: {error}"));
         }
         announce(&self.metrics, &policies);
+        self.usage.enable(config.usage.enabled);
         let config = Arc::new(config);
         // Before the patch: see `publish_key_set`.
         self.config.store(Arc::clone(&config));
@@ -252,8 +268,10 @@ impl Node {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Notes that the process is about to stop: it is not ready for new work any more.
+    /// Notes that the process is about to stop: it is not ready for new work any more, and whoever
+    /// listens to refusals is let go.
     pub fn set_draining(&self) {
+        self.events.close();
         self.draining.store(true, Ordering::Relaxed);
     }
 
@@ -273,6 +291,7 @@ impl Node {
         let mut patch = Patch::default();
         let value = self.store.write(|tx| write(tx, &mut patch, &mut turn))?;
         self.identity.apply(patch.take_identity());
+        self.replace_admin_tokens(patch.take_admin_tokens());
         if !patch.is_empty() {
             self.published.patch(|snapshot| patch.apply(snapshot));
         }
@@ -292,6 +311,21 @@ impl Node {
         change(&mut next, &value);
         self.admin_tokens.store(Arc::new(next));
         Ok(value)
+    }
+
+    /// Called under the writers' lock.
+    fn replace_admin_tokens(&self, tokens: Vec<AdminTokenRecord>) {
+        if tokens.is_empty() {
+            return;
+        }
+        let mut next = HashMap::clone(&self.admin_tokens.load());
+        for record in tokens {
+            let used = next.get(&record.digest).map(|old| old.last_used_ms.load(Ordering::Relaxed));
+            let token = AdminToken::new(record);
+            token.last_used_ms.store(used.unwrap_or_default(), Ordering::Relaxed);
+            next.insert(token.record.digest, Arc::new(token));
+        }
+        self.admin_tokens.store(Arc::new(next));
     }
 
     /// A panic under the lock leaves [`Turn`] whole: its one field is set in one step.

@@ -7,7 +7,7 @@ use crate::decision::principal::{ApiKey, Shop};
 use crate::id::ShopId;
 use crate::secret::Digest;
 use crate::snapshot::Snapshot;
-use crate::store::{AssertionKeyRecord, SigningKeyRecord, TokenRecord};
+use crate::store::{AdminTokenRecord, AssertionKeyRecord, SigningKeyRecord, TokenRecord};
 
 /// One change.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) enum Change {
 pub(super) struct Patch {
     snapshot: Vec<Change>,
     identity: Vec<identity::Change>,
+    admin_tokens: Vec<AdminTokenRecord>,
 }
 
 impl Patch {
@@ -37,6 +38,15 @@ impl Patch {
     /// A change of who may sign in, or is.
     pub(super) fn identity(&mut self, change: identity::Change) {
         self.identity.push(change);
+    }
+
+    /// An admin token is another from now on.
+    pub(super) fn admin_token(&mut self, token: AdminTokenRecord) {
+        self.admin_tokens.push(token);
+    }
+
+    pub(super) fn take_admin_tokens(&mut self) -> Vec<AdminTokenRecord> {
+        std::mem::take(&mut self.admin_tokens)
     }
 
     pub(super) fn take_identity(&mut self) -> Vec<identity::Change> {

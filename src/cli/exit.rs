@@ -58,7 +58,7 @@ impl Exit {
             Self::Store => "the database or the master key cannot be used",
             Self::AddressInUse => "an address to listen on is taken",
             Self::Refused => "the server cannot be reached, or refused the request",
-            Self::CheckFailed => "a check found a difference (demo --check)",
+            Self::CheckFailed => "a check found a difference (demo --check, audit verify)",
         }
     }
 

@@ -167,6 +167,8 @@ fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, I
         keys: Arc::new(NodeKeys(Arc::clone(node))),
         issue: sender,
         upstreams: UpstreamStates::default(),
+        usage: Arc::clone(&node.usage),
+        events: Arc::clone(&node.events),
         clock: Arc::clone(&node.clock),
         settings: ArcSwap::from_pointee(Settings::from_config(config)),
         tls: tls.map(ArcSwap::from_pointee),
@@ -257,6 +259,7 @@ fn issue_error(error: &OperationError) -> IssueError {
         | OperationError::PasswordUnusable
         | OperationError::Interrupted
         | OperationError::Store(_)
+        | OperationError::TooManyListeners(_)
         | OperationError::Entropy(_) => {
             tracing::error!(%error, "a widget token could not be issued");
             IssueError::Store

@@ -4,16 +4,21 @@
 
 use std::sync::Arc;
 
+use std::net::SocketAddr;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
 use super::gateway::Gateway;
-use super::start;
+use super::output::{Format, Output};
+use super::start::{self, reachable};
 use crate::admin::Node;
 use crate::admin::operations::configuration;
-use crate::config::{self, Config, ConfigFile, Sources};
+use crate::admin::operations::set_up;
+use crate::config::{self, AdminConfig, Config, ConfigFile, Sources};
 use crate::logging::{self, LogHandle};
+use crate::secret::SecretText;
 
 /// A caller's connection and the upstream's.
 const FILES_PER_CONNECTION: u64 = 2;
@@ -71,6 +76,7 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
     let (data, admin) = (gateway.data_address(), gateway.admin_address());
     let (socket, version) = (socket.display(), env!("CARGO_PKG_VERSION"));
     tracing::info!(%data, %admin, %socket, version, "ready");
+    show_set_up_link(&gateway);
     loop {
         match signals.next().await {
             Told::Reload => reload(&gateway, sources, log).await,
@@ -84,6 +90,43 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
             }
         }
     }
+}
+
+/// Shows how to make the first operator, if there is none: on standard output, where the log does
+/// not go. Its token is not logged.
+fn show_set_up_link(gateway: &Gateway) {
+    let node = gateway.node();
+    let config = node.config.load();
+    if !config.admin.dashboard {
+        return;
+    }
+    let token = match set_up::open(node) {
+        Ok(Some(token)) => token,
+        Ok(None) => return,
+        Err(error) => return tracing::warn!(%error, "no set-up link could be made"),
+    };
+    let text = set_up_text(&config.admin, reachable(gateway.admin_address()), &token);
+    match Output::stdout(Format::Table).text(text.expose()) {
+        Ok(()) => tracing::info!("there is no operator yet; the set-up link is on standard output"),
+        Err(failure) => tracing::warn!(error = failure.message, "no set-up link could be shown"),
+    }
+}
+
+/// The link, and what to do with it. The token is in the fragment, which browsers keep to
+/// themselves: it is in no proxy's log and in no `Referer`.
+fn set_up_text(config: &AdminConfig, listens: SocketAddr, token: &SecretText) -> SecretText {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let base = match &config.public_url {
+        Some(origin) => origin.to_string(),
+        None => format!("{scheme}://{listens}"),
+    };
+    let minutes = set_up::LIFETIME.as_secs() / 60;
+    SecretText::new(format!(
+        "\nThere is no operator yet. Open this link within {minutes} minutes to make the first \
+         one, an owner:\n\n  {base}/setup#{}\n\nOr make it here: latchkey operator create NAME \
+         --role owner\n\n",
+        token.expose()
+    ))
 }
 
 /// Reads the configuration again and puts it in force; one that is wrong changes nothing.
@@ -187,5 +230,23 @@ impl Signals {
             _ = self.interrupt.recv() => Told::Stop("SIGINT"),
             _ = self.hangup.recv() => Told::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_up_link_leads_to_where_browsers_reach_us() {
+        let mut config = AdminConfig::new(([0, 0, 0, 0], 9180).into(), "admin.sock".into());
+        let token = SecretText::new("tok".to_owned());
+        let listens = reachable(config.listen);
+        let text = |config: &AdminConfig| set_up_text(config, listens, &token);
+        let plain = text(&config);
+        assert!(plain.expose().contains("  http://127.0.0.1:9180/setup#tok\n"), "in its fragment");
+        let public = crate::decision::origin::Origin::parse("https://latchkey.example");
+        config.public_url = Some(public.unwrap());
+        assert!(text(&config).expose().contains("  https://latchkey.example/setup#tok\n"));
     }
 }

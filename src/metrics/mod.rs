@@ -25,6 +25,7 @@ mod store;
 mod tally;
 mod transport;
 mod upstream;
+mod usage;
 
 use std::fmt;
 
@@ -57,6 +58,7 @@ pub struct Metrics {
     store: store::Store,
     transport: transport::Transport,
     upstreams: upstream::Upstreams,
+    usage: usage::Usage,
 }
 
 impl fmt::Debug for Metrics {
@@ -90,6 +92,7 @@ impl Metrics {
             store: store::Store::new(&set)?,
             transport: transport::Transport::new(&set)?,
             upstreams: upstream::Upstreams::new(&set)?,
+            usage: usage::Usage::new(&set)?,
             registry,
         })
     }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use http::HeaderValue;
 
+use super::live;
 use super::local::Local;
 use super::log;
 use super::message::fields;
@@ -109,6 +110,7 @@ impl Conn {
     /// What never became a request is refused: says so, and counts it.
     pub(super) fn unread(&self, id: &RequestId, code: Code, reason: &str) {
         log::unread(self.peer, id, code, reason);
+        live::unread(&self.local.shared, self.peer, id, code, reason);
         self.local.shared.metrics.decision(None, Some(code));
     }
 

@@ -7,6 +7,7 @@ use super::places::Places;
 use super::request_id::RequestIds;
 use super::shared::Shared;
 use super::upstream::Upstreams;
+use crate::usage::Tally;
 
 /// Bytes read from a socket at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -18,6 +19,8 @@ pub(super) struct Local {
     pub(super) scratch: RefCell<Box<[u8]>>,
     pub(super) upstreams: Upstreams,
     pub(super) ids: RequestIds,
+    /// What is counted of shops and keys.
+    pub(super) usage: RefCell<Tally>,
     /// Of all workers.
     pub(super) places: Arc<Places>,
 }
@@ -25,11 +28,13 @@ pub(super) struct Local {
 impl Local {
     /// A worker that has no connection yet; `seed` is the prefix of its request ids.
     pub(super) fn new(shared: Arc<Shared>, places: Arc<Places>, seed: u64) -> Self {
+        let usage = RefCell::new(Tally::new(&shared.usage));
         Self {
             shared,
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             upstreams: Upstreams::new(seed),
             ids: RequestIds::new(seed),
+            usage,
             places,
         }
     }

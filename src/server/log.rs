@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use http::HeaderValue;
 use tracing::{debug, info, warn};
 
 use super::failure::Failure;
@@ -32,6 +33,8 @@ pub(super) struct Subject<'a> {
     pub(super) method: &'a str,
     /// Without its query.
     pub(super) path: &'a str,
+    /// The field that browsers send; for those who look, not for the log.
+    pub(super) origin: Option<&'a HeaderValue>,
 }
 
 /// What the access log says of a request that has ended.

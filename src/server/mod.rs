@@ -35,6 +35,7 @@ mod failure;
 pub mod forward_auth;
 pub mod front;
 pub mod issue;
+mod live;
 mod local;
 mod log;
 pub mod memory;

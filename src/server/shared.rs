@@ -16,12 +16,14 @@ use crate::clock::Clock;
 use crate::config::{
     AssertionConfig, Config, CorsConfig, ForwardAuthConfig, ServerConfig, UpstreamConfig,
 };
+use crate::events::Events;
 use crate::id::Name;
 use crate::jwks::{Jwks, RefreshReason};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::snapshot::Published;
 use crate::tls::Tls;
+use crate::usage;
 use crate::verified_tokens::VerifiedTokenCache;
 
 /// What the workers share with the rest of the process.
@@ -40,6 +42,10 @@ pub struct Shared {
     pub issue: IssueSender,
     /// What all workers know of the upstreams.
     pub upstreams: UpstreamStates,
+    /// What is counted of shops and keys.
+    pub usage: Arc<usage::Recorder>,
+    /// Refusals, for whoever looks.
+    pub events: Arc<Events>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What a reload of the configuration may replace.

@@ -309,6 +309,8 @@ impl Gateway {
             issue,
             clock: Arc::new(SystemClock::new()),
             upstreams: UpstreamStates::default(),
+            usage: Arc::default(),
+            events: Arc::default(),
             settings: ArcSwap::from_pointee(settings.clone()),
             tls: None,
         });

@@ -204,6 +204,7 @@ async fn serve(
 async fn keep_up(local: Rc<Local>, first: bool) {
     loop {
         local.upstreams.keep_up(&local.shared, first);
+        local.usage.borrow_mut().keep_up(local.shared.clock.now());
         tokio::time::sleep(UPKEEP_PAUSE).await;
     }
 }

@@ -464,6 +464,28 @@ mod tests {
     }
 
     #[test]
+    fn schema_2_is_migrated_after_a_copy_and_takes_audit_entries() {
+        let (place, dump) = Place::filled();
+        place.tamper(|tx| {
+            let tables = [
+                schema::OPERATORS,
+                schema::OPERATORS_BY_NAME,
+                schema::SESSIONS,
+                schema::AUDIT,
+                schema::USAGE,
+            ];
+            tables.into_iter().for_each(|table| assert!(tx.delete_table(table).unwrap()));
+        });
+        place.set_schema(2);
+        let store = place.open().unwrap();
+        assert!(testing::dump(&store) == dump);
+        assert!(place.backup(2).exists());
+        store.write(|tx| tx.append_audit(&testing::audit_record(1)).map(drop)).unwrap();
+        let report = store.read(|tx| tx.verify_audit(None)).unwrap();
+        assert!(report.is_intact() && report.entries == 1, "{report:?}");
+    }
+
+    #[test]
     fn schema_0_is_migrated_after_a_copy() {
         let (place, dump) = Place::filled();
         place.make_schema_0();

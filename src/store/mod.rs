@@ -21,6 +21,7 @@ pub mod records;
 mod schema;
 #[cfg(test)]
 mod testing;
+mod usage;
 mod write;
 
 use std::collections::VecDeque;
@@ -39,6 +40,7 @@ pub use self::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
     Role, RoleError, ShopRecord, SigningKeyRecord, TokenRecord,
 };
+pub use self::usage::Steps;
 pub use self::write::{PRUNE_MAX, WriteTx};
 
 use self::file::Files;

@@ -341,7 +341,7 @@ impl ReadTx {
         Ok(ids)
     }
 
-    fn visit(
+    pub(super) fn visit(
         &self,
         table: Table,
         from: Bound<&[u8]>,

@@ -5,6 +5,7 @@
 //! whether a key still verifies is decided elsewhere. JSON, because a database that misbehaves is
 //! read by people, and 100,000 keys decode in a fraction of a second.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -210,6 +211,12 @@ pub struct AdminTokenRecord {
     /// When it last verified, to the precision of the batches that write it.
     #[serde(with = "unix_ms_option")]
     pub last_used_at: Option<Timestamp>,
+    /// The names of the permissions that it has of its role; `None`: all of them.
+    #[serde(default)]
+    pub scopes: Option<BTreeSet<String>>,
+    /// The shops that it sees; `None`: all of them.
+    #[serde(default)]
+    pub shops: Option<BTreeSet<ShopId>>,
 }
 
 /// What an operator may do. Ordered by trust: each but the viewer, who changes nothing, may do all

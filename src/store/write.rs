@@ -151,14 +151,15 @@ impl WriteTx {
         self.put(schema::SHOPS, &schema::shop_id(&shop.id), shop)
     }
 
-    /// Deletes a shop, its keys and its widget tokens; `false` if there was none.
+    /// Deletes a shop, its keys, its widget tokens and what was counted of it; `false` if there was none.
     pub fn delete_shop(&mut self, id: &ShopId) -> Result<bool, StoreError> {
         for key in self.ids_of_shop::<8>(schema::KEYS_BY_SHOP, id, None, usize::MAX)? {
-            self.delete_key(KeyId(u64::from_be_bytes(key)))?;
+            self.remove_key(KeyId(u64::from_be_bytes(key)))?;
         }
         for token in self.ids_of_shop::<16>(schema::TOKENS_BY_SHOP, id, None, usize::MAX)? {
             self.delete_token(TokenId(u128::from_be_bytes(token)))?;
         }
+        self.delete_usage_of_shop(id)?;
         self.remove(schema::SHOPS, &schema::shop_id(id))
     }
 
@@ -173,8 +174,16 @@ impl WriteTx {
         self.put(schema::KEYS, &id, key)
     }
 
-    /// Deletes an API key: revokes it. `false` if there was none.
+    /// Deletes an API key: revokes it. What was counted of it alone goes too. `false` if there
+    /// was none.
     pub fn delete_key(&mut self, id: KeyId) -> Result<bool, StoreError> {
+        if let Some(key) = self.key(id)? {
+            self.delete_usage_of_key(&key.shop, id)?;
+        }
+        self.remove_key(id)
+    }
+
+    fn remove_key(&mut self, id: KeyId) -> Result<bool, StoreError> {
         let Some(key) = self.key(id)? else {
             return Ok(false);
         };

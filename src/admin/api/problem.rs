@@ -248,6 +248,10 @@ impl From<OperationError> for Problem {
                 tracing::error!(error = %detail, "an operation of the admin API failed");
                 Self::new(Code::Internal, format!("{}.", capitalized(&detail)))
             }
+            OperationError::TooManyListeners(_) => {
+                Self::new(Code::Unavailable, format!("{}.", capitalized(&detail)))
+                    .with_retry_after(30)
+            }
             OperationError::Entropy(_) => Self::new(Code::Unavailable, detail).with_retry_after(5),
         }
     }

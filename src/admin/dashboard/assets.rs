@@ -34,11 +34,12 @@ macro_rules! files {
 }
 
 /// All of them.
-static FILES: [File; 8] = files! {
+static FILES: [File; 9] = files! {
     "app.css": CSS,
     "app.js": JS,
     "copy.js": JS,
     "key.svg": SVG,
+    "pages.css": CSS,
     "setup.js": JS,
     "vendor/uplot/uPlot.iife.min.js": JS,
     "vendor/uplot/uPlot.min.css": CSS,

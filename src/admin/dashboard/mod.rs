@@ -62,6 +62,7 @@ mod visit;
 
 mod about;
 mod explore;
+mod pages;
 mod paste;
 mod provider;
 mod sign_in;
@@ -112,6 +113,7 @@ fn pages() -> Router<Site> {
         .route("/sign-out", post(sign_in::leave))
         .route("/explore", get(explore::show).post(explore::walk))
         .route("/about", get(about::about))
+        .merge(pages::routes())
 }
 
 /// A page.

@@ -148,14 +148,14 @@ pub struct Export {
     end: u64,
 }
 
-/// Begins an export of the entries after the number `after`.
-pub fn export(node: &Node, caller: &Caller, after: u64) -> Result<Export, OperationError> {
+/// Begins an export.
+pub fn export(node: &Node, caller: &Caller) -> Result<Export, OperationError> {
     caller.require(Permission::AuditRead)?;
     let (head, anchor) = node.store.read(crate::store::ReadTx::audit_seals)?;
     let (head, anchor) = (head.authentic(), anchor.authentic());
     // Without a head there may be entries still, of a log that was tampered with: all of them.
     let end = head.map_or(u64::MAX, |head| head.point.seq);
-    Ok(Export { head, anchor, done: after, end })
+    Ok(Export { head, anchor, done: 0, end })
 }
 
 impl Export {

@@ -8,17 +8,21 @@ pub mod admin_tokens;
 pub mod assertion_keys;
 pub mod audit;
 pub mod configuration;
+pub mod events;
 pub mod explain;
 pub mod explanation;
+pub mod issuers;
 pub mod keys;
 pub mod limits;
 pub mod operators;
+pub mod overview;
 pub mod second_factor;
 pub mod sessions;
 pub mod set_up;
 pub mod shops;
 pub mod sign_in;
 pub mod signing_keys;
+pub mod usage;
 mod validate;
 pub mod widget_tokens;
 
@@ -27,6 +31,7 @@ use std::time::Duration;
 use super::caller::{Permission, Why, refusal};
 use super::node::Node;
 use crate::clock::Timestamp;
+use crate::events::TooManyListeners;
 use crate::secret::{EntropyError, SecretText};
 use crate::store::{IdempotencyRecord, StoreError, WriteTx};
 
@@ -104,6 +109,9 @@ pub enum OperationError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nobody more can listen to refusals now.
+    #[error(transparent)]
+    TooManyListeners(#[from] TooManyListeners),
     /// There is no randomness to make a secret from.
     #[error(transparent)]
     Entropy(#[from] EntropyError),

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{OperationError, Resource, now};
+use super::{OperationError, Page, Resource, now};
 use crate::admin::audit::{Action, Subject, SubjectKind, record};
 use crate::admin::caller::{Caller, Permission, Scopes, Shops, Via};
 use crate::admin::identity::Change;
@@ -99,6 +99,24 @@ pub fn list(
 pub fn list_all(node: &Node, caller: &Caller) -> Result<Vec<SessionRecord>, OperationError> {
     caller.require(Permission::OperatorsRead)?;
     Ok(live(node, |_| true))
+}
+
+/// Up to `limit` sessions that have not ended, of `operator` or of everyone, in the order of their
+/// ids, from the first after `after`.
+pub fn page(
+    node: &Node,
+    caller: &Caller,
+    operator: Option<OperatorId>,
+    after: Option<SessionId>,
+    limit: usize,
+) -> Result<Page<SessionRecord>, OperationError> {
+    let mut found = match operator {
+        Some(operator) => list(node, caller, operator)?,
+        None => list_all(node, caller)?,
+    };
+    found.retain(|record| Some(record.id) > after);
+    found.sort_by_key(|record| record.id);
+    Ok(Page::of(found, limit))
 }
 
 /// Ends a session: one's own, or, for who may change operators, anybody's.

@@ -4,7 +4,9 @@
 //! are the identity provider's.
 
 use super::validate::Faults;
-use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, operators};
+use super::{
+    Created, Idempotency, OperationError, Page, Resource, admin_tokens, gone, now, operators,
+};
 use crate::admin::audit::{self, Action, Subject, view};
 use crate::admin::caller::{Caller, Permission, Shops};
 use crate::admin::node::{Node, Turn};
@@ -168,11 +170,14 @@ pub fn delete(node: &Node, caller: &Caller, id: &ShopId) -> Result<(), Operation
         let old = find(tx, id)?;
         tx.delete_shop(id)?;
         operators::forget_shop(tx, patch, id, now)?;
+        admin_tokens::forget_shop(tx, patch, id)?;
         let (subject, before) = (Subject::shop(id), Some(view::shop(&old)));
         audit::record(tx, caller, now, Action::ShopDeleted, subject, before, None)?;
         patch.push(Change::RemoveShop(*id));
         Ok(())
-    })
+    })?;
+    node.ledger.forget(id);
+    Ok(())
 }
 
 /// The shop `id` in a transaction.

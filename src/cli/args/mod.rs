@@ -3,6 +3,7 @@
 //! Only grammar. What a command does is in the module of its name.
 
 mod manage;
+mod operators;
 mod value;
 
 use std::net::SocketAddr;
@@ -16,9 +17,10 @@ use super::output::Format;
 use crate::config::{ConfigFile, Override};
 
 pub(super) use manage::{
-    AssertionCommand, IssuerCommand, KeyCommand, LimitArgs, OperatorCommand, OperatorTokenCommand,
+    AssertionCommand, AuditCommand, AuditListArgs, IssuerCommand, KeyCommand, LimitArgs,
     ShopCommand, TokenCommand,
 };
+pub(super) use operators::{OperatorCommand, OperatorTokenCommand, PasswordArgs, SessionsCommand};
 pub(super) use value::{Header, LimitSetting};
 
 /// Where the configuration is looked for when nobody says.
@@ -132,6 +134,9 @@ pub(super) enum Command {
     /// Look after the keys that sign what upstreams are told
     #[command(subcommand)]
     Assertion(AssertionCommand),
+    /// Look into the audit log: who changed what, and whether the log was tampered with
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Say what would be decided about a request, and why
     ///
     /// Takes the request through every stage without sending it anywhere: it is charged to no

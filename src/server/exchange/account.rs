@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{Method, Response, Version, request};
 
 use super::reply::Source;
-use crate::clock::Monotonic;
+use crate::clock::{Monotonic, Now};
 use crate::decision::Decision;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
@@ -21,6 +21,7 @@ use crate::metrics::{CutBy, Ended, Protocol};
 use crate::server::conn::InFlight;
 use crate::server::log::{self, Access, Subject};
 use crate::server::request_id::RequestId;
+use crate::usage::{Outcome, Part};
 
 /// See the module documentation.
 pub(in crate::server) struct Account {
@@ -107,19 +108,39 @@ impl Account {
     }
 
     /// A decision was made; there are two when a key was missing at first.
-    pub(super) fn decided(&mut self, took: Duration, decision: &Decision<'_>) {
+    pub(super) fn decided(&mut self, took: Duration, decision: &Decision<'_>, now: Now) {
         self.decision += took;
         match decision {
             Decision::NeedsKey { .. } => {}
             Decision::Refuse(refusal) => {
                 self.mechanism = refusal.mechanism();
                 self.named(refusal.route, refusal.principal.as_ref());
+                let is_limit = refusal.denial.code() == Code::RateLimited;
+                let outcome = if is_limit { Outcome::Limited } else { Outcome::Refused };
+                self.count(refusal.principal.as_ref(), outcome, now);
             }
             Decision::Admit(admitted) => {
                 self.mechanism = Some(admitted.principal().mechanism());
                 self.named(Some(admitted.route()), Some(admitted.principal()));
+                self.count(Some(admitted.principal()), Outcome::Allowed, now);
             }
         }
+    }
+
+    /// Counts the request for its shop. Only who is authenticated is counted: others could make
+    /// as many series as they liked. Here and not at the end, so that whoever has an answer is
+    /// counted.
+    fn count(&self, principal: Option<&Principal<'_>>, outcome: Outcome, now: Now) {
+        let Some((principal, shop)) = principal.and_then(|p| Some((p, p.shop()?))) else {
+            return;
+        };
+        let part = match principal {
+            Principal::ShopApiKey { key, .. } => Part::Key(key.id),
+            Principal::WidgetToken { .. } => Part::WidgetTokens,
+            Principal::Jwt { .. } | Principal::Anonymous => Part::Jwt,
+        };
+        let usage = &self.in_flight.conn().local.usage;
+        usage.borrow_mut().count(shop, part, outcome, now);
     }
 
     fn named(&mut self, route: Option<&Route>, principal: Option<&Principal<'_>>) {
@@ -198,6 +219,7 @@ impl Drop for Account {
                 id: &record.id,
                 method: record.method.as_str(),
                 path: &record.path,
+                origin: None,
             },
             protocol: self.protocol.as_str(),
             status: self.status,

@@ -21,6 +21,7 @@ use crate::decision::{Admitted, Decision, Facts as _, Round, cors};
 use crate::id::Name;
 use crate::server::client_body::ClientBody;
 use crate::server::forward_auth::{self, answer, original};
+use crate::server::live;
 use crate::server::log;
 use crate::server::message::problem::Problem;
 use crate::server::shared::Settings;
@@ -191,6 +192,7 @@ impl Exchange<'_> {
         reason: &str,
     ) -> Response<Bytes> {
         log::rejected(&self.subject(parts), code, reason);
+        live::rejected(&self.conn.local.shared, &self.subject(parts), code, reason);
         self.conn.local.shared.metrics.decision(None, Some(code));
         Problem::new(code, detail).into_response(&self.id)
     }

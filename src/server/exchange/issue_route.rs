@@ -25,6 +25,7 @@ use crate::id::{KeyId, ShopId};
 use crate::server::client_body::ClientBody;
 use crate::server::failure::Failure;
 use crate::server::issue::{IssueError, IssueRequest, IssuedToken};
+use crate::server::live;
 use crate::server::log::{self, Subject};
 use crate::server::message::problem::{self, LimitHeaders, Problem};
 use crate::server::shared::Shared;
@@ -86,6 +87,7 @@ pub(super) async fn answer(
         Ok(issued) => issued,
         Err((code, detail)) => {
             log::rejected(subject, code, &detail);
+            live::issue(shared, subject, (&shop, key_id), code, &detail);
             shared.metrics.decision(None, Some(code));
             let problem = Problem { limit: job.limit, ..Problem::new(code, detail) };
             return problem.into_response(subject.id);

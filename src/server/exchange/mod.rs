@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, ORIGIN};
 use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 
@@ -33,6 +33,7 @@ use super::client_body::ClientBody;
 use super::conn::Conn;
 use super::failure::Failure;
 use super::forward_auth::is_reserved;
+use super::live;
 use super::log::{self, Subject};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
@@ -167,6 +168,7 @@ impl Exchange<'_> {
         metrics.decision(None, Some(Code::Overloaded));
         let detail = "Too many requests are under way; try again in a moment.";
         log::rejected(&self.subject(parts), Code::Overloaded, detail);
+        live::rejected(&self.conn.local.shared, &self.subject(parts), Code::Overloaded, detail);
         Problem::new(Code::Overloaded, detail).into_response(&self.id)
     }
 
@@ -239,7 +241,7 @@ impl Exchange<'_> {
         let decision = evaluate(&self.view(parts), &context, now, round);
         let took = shared.clock.now().mono.since(now.mono);
         shared.metrics.decision_duration(took);
-        self.account.borrow_mut().decided(took, &decision);
+        self.account.borrow_mut().decided(took, &decision, now);
         decision
     }
 
@@ -276,6 +278,7 @@ impl Exchange<'_> {
             metrics.limited(report.policy.as_str());
         }
         log::refusal(&self.subject(parts), refusal);
+        live::refusal(&self.conn.local.shared, &self.subject(parts), refusal);
         let limit = refusal.limit.as_ref().map(|report| self.limit_headers(report, now));
         Problem::of(&refusal.denial, limit).into_response(&self.id)
     }
@@ -292,6 +295,7 @@ impl Exchange<'_> {
         }
         metrics.decision(Some(mechanism), Some(failure.code));
         log::failed(&self.subject(parts), failure);
+        live::failed(&self.conn.local.shared, &self.subject(parts), mechanism, failure);
         Problem::new(failure.code, failure.detail).into_response(&self.id)
     }
 
@@ -345,6 +349,7 @@ impl Exchange<'_> {
             id: &self.id,
             method: parts.method.as_str(),
             path: parts.uri.path(),
+            origin: parts.headers.get(ORIGIN),
         }
     }
 }

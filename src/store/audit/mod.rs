@@ -17,6 +17,7 @@
 //! [`verify`]: ReadTx::verify_audit
 
 mod chain;
+pub mod export;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -420,3 +421,6 @@ mod to_the_millisecond {
         Timestamp::deserialize(from)
     }
 }
+
+#[cfg(test)]
+mod tests;
