@@ -30,6 +30,8 @@ mod front_reload;
 mod front_tls;
 mod front_upstream;
 mod naive;
+mod operators_listener;
+mod operators_oidc;
 mod proxies;
 mod secrecy;
 mod spec_jwt;
