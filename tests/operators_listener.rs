@@ -95,8 +95,7 @@ fn pages_are_for_names_that_are_known() {
 #[test]
 fn addresses_behind_proxies() {
     for (trusted, expected) in [("[]", 429), ("[\"127.0.0.0/8\"]", 401)] {
-        let extra =
-            format!("[admin]\ntrusted_proxies = {trusted}\n[failed_attempts]\nlimit = 2\n");
+        let extra = format!("[admin]\ntrusted_proxies = {trusted}\n[failed_attempts]\nlimit = 2\n");
         let site = Site::new(None, &extra);
         let gateway = site.start();
         let ask = |n: usize| {

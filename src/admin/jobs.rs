@@ -15,7 +15,8 @@ use super::key_sets::{self, WeakSink};
 use super::listener::stopped;
 use super::node::Node;
 use super::operations::{
-    Idempotency, OperationError, admin_tokens, assertion_keys, audit, keys, sessions, signing_keys,
+    Idempotency, OperationError, admin_tokens, assertion_keys, audit, backups, keys, sessions,
+    signing_keys,
 };
 use super::overview;
 use crate::clock::Timestamp;
@@ -135,6 +136,7 @@ pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
     let key_sets = keep_key_sets(Arc::clone(&node), shutdown.clone());
     let usage = keep_usage(Arc::clone(&node), shutdown.clone());
     let overview = keep_overview(Arc::clone(&node), shutdown.clone());
+    let backups = keep_backups(Arc::clone(&node), shutdown.clone());
     let progress = Arc::new(Progress::default());
     let ticks = async {
         let mut interval = tokio::time::interval(TICK_INTERVAL);
@@ -148,7 +150,7 @@ pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             run_blocking(move || tick(&node, &progress)).await;
         }
     };
-    tokio::join!(ticks, key_sets, usage, overview);
+    tokio::join!(ticks, key_sets, usage, overview, backups);
     run_blocking(move || {
         if let Err(error) = flush_last_use(&node, &progress) {
             tracing::warn!(%error, "times of last use are not stored");
@@ -214,6 +216,26 @@ async fn keep_overview(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             cells_live = tokio::task::spawn_blocking(read).await.unwrap_or(cells_live);
         }
         node.overview.sample(&node.metrics, node.now(), node.limiter.capacity(), cells_live);
+    }
+}
+
+/// Makes backups when they are due. Apart from [`tick`]: one of a large store takes minutes, and
+/// nothing else waits for it.
+async fn keep_backups(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(TICK_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = stopped(&mut shutdown) => break,
+        }
+        let node = Arc::clone(&node);
+        run_blocking(move || {
+            if let Err(error) = backups::maintain(&node) {
+                tracing::error!(%error, "the scheduled backup was not made");
+            }
+        })
+        .await;
     }
 }
 

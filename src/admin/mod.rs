@@ -30,6 +30,7 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use self::caller::{Caller, Via};
+pub(crate) use self::key_sets::sources as issuer_sources;
 pub use self::node::{Node, OpenError};
 pub(crate) use self::operations::operators::grouped;
 pub use self::operations::{Created, Idempotency, OperationError};

@@ -260,6 +260,7 @@ fn issue_error(error: &OperationError) -> IssueError {
         | OperationError::Interrupted
         | OperationError::Store(_)
         | OperationError::TooManyListeners(_)
+        | OperationError::Files(_)
         | OperationError::Entropy(_) => {
             tracing::error!(%error, "a widget token could not be issued");
             IssueError::Store

@@ -10,6 +10,7 @@ mod certificates;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod exit;
 mod explain;
 mod gateway;
@@ -65,6 +66,7 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
             let config = start::load(&sources())?;
             manage::verify_audit_file(file, *expect, &config.store.master_key_file, output)
         }
+        Command::Doctor(args) => doctor::run(*args, &sources(), output),
         Command::Shop(_)
         | Command::Key(_)
         | Command::Token(_)
@@ -96,6 +98,7 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
             | Command::Completions { .. }
             | Command::Man { .. }
             | Command::Config(_)
+            | Command::Doctor(_)
             | Command::Healthcheck(_) => Ok(()),
         }
     })
@@ -122,6 +125,7 @@ fn missing(command: &Command) -> Missing {
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Config(_)
+        | Command::Doctor(_)
         | Command::Healthcheck(_) => Missing::Refuse,
     }
 }

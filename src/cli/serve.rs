@@ -49,8 +49,7 @@ fn raise_open_files(connections_max: usize) {
     let Some(granted) = getrlimit(Resource::Nofile).current else {
         return;
     };
-    let connections = u64::try_from(connections_max).unwrap_or(u64::MAX);
-    let needed = connections.saturating_mul(FILES_PER_CONNECTION).saturating_add(FILES_BESIDE);
+    let needed = files_needed(connections_max);
     if granted < needed {
         tracing::warn!(
             granted,
@@ -59,6 +58,12 @@ fn raise_open_files(connections_max: usize) {
              (LimitNOFILE=, ulimit -Hn), or lower server.connections_max"
         );
     }
+}
+
+/// How many files a server may have open that has `connections_max` connections.
+pub(super) fn files_needed(connections_max: usize) -> u64 {
+    let connections = u64::try_from(connections_max).unwrap_or(u64::MAX);
+    connections.saturating_mul(FILES_PER_CONNECTION).saturating_add(FILES_BESIDE)
 }
 
 async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(), Failure> {

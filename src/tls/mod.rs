@@ -188,6 +188,20 @@ impl Tls {
     }
 }
 
+/// From when until when the first certificate of `file` is valid, whoever it is for. Blocks.
+///
+/// # Errors
+///
+/// [`TlsError`]: the file holds none, or cannot be read.
+pub fn validity(file: &Path) -> Result<(Timestamp, Timestamp), TlsError> {
+    let fault = |file, why| TlsError::Certificate { file, why };
+    let chain = files::certificates(file).map_err(|why| why.of(file, fault))?;
+    let facts = chain.first().and_then(|own| Facts::read(own));
+    let facts =
+        facts.ok_or_else(|| fault(file.to_owned(), "its first certificate cannot be read"))?;
+    Ok((facts.not_before, facts.not_after))
+}
+
 /// A client as its certificate names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientCertificate {

@@ -236,6 +236,11 @@ impl From<OperationError> for Problem {
                 tracing::error!(error = %detail, "the store refused an operation");
                 Self::new(Code::StoreUnavailable, detail).with_retry_after(5)
             }
+            OperationError::Files(_) => {
+                tracing::error!(error = %detail, "a file could not be used");
+                let detail = format!("{}.", capitalized(&detail));
+                Self::new(Code::Unavailable, detail).with_retry_after(60)
+            }
             OperationError::TooMany { wait } => {
                 Self::new(Code::RateLimited, format!("{}.", capitalized(&detail)))
                     .with_retry_after(wait.as_secs().saturating_add(1))

@@ -7,6 +7,7 @@
 pub mod admin_tokens;
 pub mod assertion_keys;
 pub mod audit;
+pub mod backups;
 pub mod configuration;
 pub mod events;
 pub mod explain;
@@ -47,6 +48,7 @@ pub enum Resource {
     AdminToken,
     Issuer,
     Limit,
+    Backup,
     Operator,
     Session,
 }
@@ -62,6 +64,7 @@ impl Resource {
             Self::AdminToken => "admin token",
             Self::Issuer => "issuer",
             Self::Limit => "limit override",
+            Self::Backup => "backup",
             Self::Operator => "operator",
             Self::Session => "session",
         }
@@ -112,6 +115,9 @@ pub enum OperationError {
     /// Nobody more can listen to refusals now.
     #[error(transparent)]
     TooManyListeners(#[from] TooManyListeners),
+    /// A file or folder of the machine is not to be used.
+    #[error("{0}")]
+    Files(String),
     /// There is no randomness to make a secret from.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
