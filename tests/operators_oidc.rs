@@ -32,7 +32,8 @@ struct Stage {
     gateway: Gateway,
 }
 
-fn configuration(site: &Site, issuer: &str, extra: &str) -> String {
+/// `[admin]` for a provider whose issuer is `issuer`.
+pub(crate) fn configuration(site: &Site, issuer: &str, extra: &str) -> String {
     let secret = site.path().join("client.secret");
     std::fs::write(&secret, CLIENT_SECRET).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();

@@ -31,6 +31,7 @@ mod front_reload;
 mod front_tls;
 mod front_upstream;
 mod naive;
+mod operators_browser;
 mod operators_listener;
 mod operators_oidc;
 mod proxies;

@@ -48,6 +48,8 @@ pub(crate) struct Manners {
     pub(crate) discovery: Mood,
     pub(crate) token: Mood,
     pub(crate) public_client: bool,
+    /// Shows a page with a link back, as a provider that asks the person does.
+    pub(crate) asks_first: bool,
     /// Codes that were given out, and what for.
     codes: BTreeMap<String, BTreeMap<String, String>>,
     discoveries: usize,
@@ -76,6 +78,7 @@ impl OpenId {
             discovery: Mood::Well,
             token: Mood::Well,
             public_client: false,
+            asks_first: false,
             codes: BTreeMap::new(),
             discoveries: 0,
         };
@@ -173,8 +176,14 @@ fn serve(mut stream: TcpStream, address: SocketAddr, manners: &Mutex<Manners>) {
             (200, json!({ "keys": keys }).to_string())
         }
         (Mood::Well, "GET", "/authorize") => {
-            location = Some(authorize(query, &issuer, &mut manners));
-            (302, String::new())
+            let to = authorize(query, &issuer, &mut manners);
+            if manners.asks_first {
+                let to = to.replace('&', "&amp;");
+                (200, format!("<!doctype html><a id=agree href=\"{to}\">Agree</a>"))
+            } else {
+                location = Some(to);
+                (302, String::new())
+            }
         }
         (Mood::Well, "GET", "/userinfo") => match &manners.userinfo {
             Some(said) if head.contains("\r\nauthorization: Bearer the access token") => {
@@ -189,10 +198,11 @@ fn serve(mut stream: TcpStream, address: SocketAddr, manners: &Mutex<Manners>) {
         _ => (404, "{}".to_owned()),
     };
     drop(manners);
+    let kind = if path == "/authorize" { "text/html" } else { "application/json" };
     let location = location.map_or_else(String::new, |to| format!("Location: {to}\r\n"));
     let _ = write!(
         stream,
-        "HTTP/1.1 {status} -\r\nContent-Type: application/json\r\n{location}Content-Length: {}\r\n\
+        "HTTP/1.1 {status} -\r\nContent-Type: {kind}\r\n{location}Content-Length: {}\r\n\
          Connection: close\r\n\r\n{body}",
         body.len()
     );
