@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn differences_are_named_by_their_paths() {
-        let place = |name: Option<&str>| Place { name: name.map(ToOwned::to_owned), ..PLACE };
+        let place =
+            |name: Option<&str>| Place { name: name.map(ToOwned::to_owned), ..Place::default() };
         let value = |key, text: &str, name| Line::Value(key, Value::from(text), place(name));
         let old = Effective::new(vec![
             value("same", "x", None),
@@ -142,9 +143,12 @@ mod tests {
             old: old.map(ToOwned::to_owned),
             new: new.map(ToOwned::to_owned),
         };
-        assert_eq!(old.differences(&new), [
-            difference("limits[1].name", Some("\"second\""), None),
-            difference("server.listen", Some("\"a\"  # one.toml"), Some("\"b\"  # two?.toml")),
-        ]);
+        assert_eq!(
+            old.differences(&new),
+            [
+                difference("limits[1].name", Some("\"second\""), None),
+                difference("server.listen", Some("\"a\"  # one.toml"), Some("\"b\"  # two?.toml")),
+            ]
+        );
     }
 }
