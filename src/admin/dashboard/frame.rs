@@ -254,7 +254,12 @@ fn decoded(text: &str) -> Option<String> {
             b'+' => b' ',
             b'%' => {
                 let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+                let digits = std::str::from_utf8(&digits).ok()?;
+                // It would take a sign, too.
+                if digits.starts_with('+') {
+                    return None;
+                }
+                u8::from_str_radix(digits, 16).ok()?
             }
             other => other,
         });
