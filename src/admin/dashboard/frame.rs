@@ -115,6 +115,7 @@ impl Frame {
     }
 
     /// How long ago or ahead `at` is, in words.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "templates pass references")]
     pub(super) fn ago(&self, at: &Timestamp) -> String {
         relative(self.now, *at)
     }
@@ -205,6 +206,11 @@ impl Flash {
         };
         Some(Self { good, text: text.to_owned() })
     }
+}
+
+/// Whether two texts are the same, whoever owns them.
+pub(super) fn same<A: AsRef<str> + ?Sized, B: AsRef<str> + ?Sized>(a: &A, b: &B) -> bool {
+    a.as_ref() == b.as_ref()
 }
 
 /// A text, parted at its backticks: what stands between two of them is code.
