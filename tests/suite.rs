@@ -14,6 +14,7 @@ mod attack;
 mod audit_log;
 mod cli;
 mod crash;
+mod dashboard_frame;
 mod decision;
 mod demo;
 mod doctor;
