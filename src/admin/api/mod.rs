@@ -8,11 +8,14 @@ mod admin_tokens;
 mod assertion_keys;
 pub(super) mod audit;
 pub(super) mod auth;
+pub(super) mod backups;
 mod body;
 pub mod dto;
 mod dto_audit;
+pub mod dto_backups;
 mod dto_node;
 mod dto_operators;
+mod events;
 mod explain;
 mod health;
 mod info;
@@ -25,6 +28,7 @@ mod respond;
 mod shops;
 #[cfg(test)]
 mod tests;
+pub(super) mod transfer;
 mod widget_tokens;
 
 use std::sync::Arc;
@@ -130,6 +134,12 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(audit::head))
         .routes(routes!(audit::verify))
         .routes(routes!(audit::export_all))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::stream))
+        .routes(routes!(backups::download, backups::delete))
+        .routes(routes!(backups::verify))
+        .routes(routes!(transfer::import))
+        .routes(routes!(transfer::export))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }

@@ -23,6 +23,7 @@ pub mod set_up;
 pub mod shops;
 pub mod sign_in;
 pub mod signing_keys;
+pub mod transfer;
 pub mod usage;
 mod validate;
 pub mod widget_tokens;

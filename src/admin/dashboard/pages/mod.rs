@@ -6,6 +6,7 @@
 
 mod account;
 mod audit;
+mod backups;
 mod figures;
 mod issuers;
 mod once;
@@ -41,6 +42,12 @@ pub(super) fn routes() -> Router<Site> {
         .route("/audit", get(audit::show))
         .route("/audit/verify", post(audit::verify))
         .route("/audit.jsonl", get(audit::export))
+        .route("/backups", get(backups::list).post(backups::create))
+        .route("/backups/{name}", get(backups::download))
+        .route("/backups/{name}/verify", post(backups::verify))
+        .route("/backups/{name}/delete", post(backups::delete))
+        .route("/export.jsonl", get(backups::export))
+        .route("/import", post(backups::import))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{token}/revoke", post(tokens::revoke))
         .route("/account", get(account::show))
