@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::body::Query;
 use super::dto_backups::Imported;
-use super::events::{self, Listener, NDJSON};
+use super::progress::{self, Listener, NDJSON};
 use super::problem::{Code, FieldError, Problem, ProblemBody};
 use super::respond::blocking;
 use crate::admin::caller::Caller;
@@ -76,8 +76,8 @@ pub(super) async fn import(
             Import::Refused(faults) => Err(refused(faults)),
         }
     };
-    if events::wanted(&parts.headers) {
-        return Ok(events::follow(&node, work));
+    if progress::wanted(&parts.headers) {
+        return Ok(progress::follow(&node, work));
     }
     let mut nobody = Listener::nobody(&node);
     let imported = blocking(&node, move |_| Ok(work(&mut nobody))).await??;
@@ -157,7 +157,7 @@ pub(in crate::admin) fn exported(
     // What can be refused is refused before the answer begins.
     transfer::may_export(caller, selection)?;
     let (node, caller) = (Arc::clone(node), caller.clone());
-    Ok(events::stream(NDJSON, move |to| {
+    Ok(progress::stream(NDJSON, move |to| {
         let exported = transfer::export(&node, &caller, selection, to);
         exported.map(drop).map_err(Problem::from)
     }))
