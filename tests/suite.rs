@@ -13,6 +13,7 @@ mod api;
 mod attack;
 mod cli;
 mod crash;
+mod dashboard_pages;
 mod decision;
 mod demo;
 mod doctor;

@@ -13,8 +13,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::args::{BackupCommand, PassphraseArgs, RestoreArgs, VerifyArgs};
-use super::client::{Client, JSON, require_no_server};
+use super::client::{Client, request, require_no_server};
 use super::exit::{Exit, Failure};
+use super::follow::{JSON, follow};
 use super::output::{Column, Output};
 use super::progress::{Bar, Unit};
 use super::start;
@@ -65,9 +66,7 @@ pub(super) async fn run(
             });
             match file {
                 None => create(client, output, &body).await,
-                Some(file) => {
-                    create_file(client, output, &body, file, passphrase.as_ref()).await
-                }
+                Some(file) => create_file(client, output, &body, file, passphrase.as_ref()).await,
             }
         }
         BackupCommand::List => {
@@ -84,7 +83,7 @@ pub(super) async fn run(
                 Ok(())
             };
             let path = format!("/backups/{name}");
-            client.receive(Method::GET, &path, None, written).await?;
+            client.download(&path, written).await?;
             drop(bar);
             finish(to, file, None, output)
         }
@@ -102,7 +101,7 @@ async fn create(client: &Client, output: &mut Output, body: &Value) -> Result<()
     let mut bar = Bar::stderr();
     let told = &mut |phase: &str, done, total| bar.set(phase, Unit::Records, done, total);
     let body = (JSON, body.to_string().into());
-    let answer = client.follow(Method::POST, "/backups", Some(body), told).await;
+    let answer = follow(client, "/backups", body, told).await;
     drop(bar);
     output.item(&SHOW, &answer?)
 }
@@ -120,7 +119,8 @@ async fn create_file(
         bar.set("writing", Unit::Bytes, to.bytes, 0);
         Ok(())
     };
-    client.receive(Method::POST, "/backups/stream", Some(body), written).await?;
+    let asked = request(Method::POST, "/backups/stream", Some(body))?;
+    client.receive(asked, written).await?;
     drop(bar);
     finish(to, file, passphrase, output)
 }
@@ -175,11 +175,7 @@ pub(super) fn verify(
     output.item(&SHOW, &shown(path, &verified, state))
 }
 
-fn check(
-    file: File,
-    bytes: u64,
-    passphrase: Option<&SecretText>,
-) -> Result<Verified, BackupError> {
+fn check(file: File, bytes: u64, passphrase: Option<&SecretText>) -> Result<Verified, BackupError> {
     let mut bar = Bar::stderr();
     store_backup::verify(BufReader::new(file), bytes, passphrase, &mut |progress: Progress| {
         bar.set("verifying", Unit::Bytes, progress.done, progress.total);

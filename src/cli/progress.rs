@@ -30,11 +30,8 @@ impl Bar {
     /// On standard error.
     pub(super) fn stderr() -> Self {
         let is_terminal = std::io::stderr().is_terminal();
-        let target = if is_terminal {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
+        let target =
+            if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self { bar: ProgressBar::with_draw_target(None, target), is_terminal, told: None }
     }
 

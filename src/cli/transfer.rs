@@ -5,12 +5,12 @@ use std::io::{self, Read as _, Write};
 use std::path::Path;
 
 use bytes::Bytes;
-use http::Method;
 use serde_json::Value;
 
 use super::args::{ExportArgs, ImportArgs};
-use super::client::{Client, NDJSON};
+use super::client::Client;
 use super::exit::{Exit, Failure};
+use super::follow::{NDJSON, follow};
 use super::output::{Output, find, show};
 use super::progress::{Bar, Unit};
 use crate::admin::operations::transfer::FILE_BYTES_MAX;
@@ -28,7 +28,7 @@ pub(super) async fn import(
         let unit = if phase == "checking" { Unit::Bytes } else { Unit::Records };
         bar.set(phase, unit, done, total);
     };
-    let answer = client.follow(Method::POST, &path, Some((NDJSON, text)), told).await;
+    let answer = follow(client, &path, (NDJSON, text), told).await;
     drop(bar);
     let answer = answer?;
     let line = |kind: &str| {
@@ -68,7 +68,7 @@ pub(super) async fn export(
 ) -> Result<(), Failure> {
     let path = format!("/export?shops={}&keys={}", !args.keys, !args.shops);
     let Some(file) = &args.file else {
-        return client.receive(Method::GET, &path, None, &mut |piece| output.raw(piece)).await;
+        return client.download(&path, &mut |piece| output.bytes(piece)).await;
     };
     let mut bar = Bar::stderr();
     let mut to = Partial::new(file)?;
@@ -77,7 +77,7 @@ pub(super) async fn export(
         bar.set("exporting", Unit::Bytes, to.bytes, 0);
         Ok(())
     };
-    client.receive(Method::GET, &path, None, written).await?;
+    client.download(&path, written).await?;
     drop(bar);
     to.finish()?;
     output.done(&format!("Exported to {}.", file.display()), &Value::Null)

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::body::{OptionalBody, Segments};
 use super::dto_backups::{Backup, BackupCreate, BackupVerify, Backups};
-use super::progress::{self, Listener};
 use super::problem::{Code, Problem, ProblemBody};
+use super::progress::{self, Listener};
 use super::respond::{blocking, created};
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;

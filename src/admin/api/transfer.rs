@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::body::Query;
 use super::dto_backups::Imported;
-use super::progress::{self, Listener, NDJSON};
 use super::problem::{Code, FieldError, Problem, ProblemBody};
+use super::progress::{self, Listener, NDJSON};
 use super::respond::blocking;
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;

@@ -502,3 +502,45 @@ async fn pages_of_the_node_are_not_for_members() {
     viewer.get("/tokens").await.expect(403);
     viewer.post("/issuers/main/refresh", &[]).await.expect(403);
 }
+
+#[tokio::test]
+async fn backups_are_made_verified_taken_and_deleted() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let bench = Bench::with(&format!("[backup]\ndirectory = {:?}\n", dir.path()));
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    assert!(owner.get("/backups").await.expect(200).has("No backups yet"));
+    let bare = [("passphrase", ""), ("include_master_key", "on")];
+    owner.post("/backups", &bare).await.expect(422);
+    owner.post("/backups", &[("passphrase", "")]).await.expect(303);
+    let list = owner.get("/backups").await.expect(200);
+    let name = list.after("href=\"/backups/");
+    owner.post(&format!("/backups/{name}/verify"), &[]).await.expect(303);
+    assert!(owner.get("/backups").await.has("badge good"));
+    let viewer = person(&bench, Role::Viewer).await;
+    viewer.get("/backups").await.expect(403);
+    viewer.get(&format!("/backups/{name}")).await.expect(403);
+    viewer.get("/export.jsonl").await.expect(403);
+    owner.post(&format!("/backups/{name}/delete"), &[]).await.expect(303);
+    owner.get(&format!("/backups/{name}")).await.expect(404);
+    owner.get("/backups/..%2Flatchkey.redb").await.expect(404);
+}
+
+#[tokio::test]
+async fn an_import_tells_its_faults_by_line_and_changes_nothing() {
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    assert!(owner.post("/import", &[("lines", " ")]).await.expect(422).has("lines-error"));
+    let good = r#"{"type":"shop/1","id":"new","name":"New","url":"https://new.example"}"#;
+    let bad = format!("{good}\n{{\"type\":\"shop/1\"}}\nnonsense");
+    let told = owner.post("/import", &[("lines", &bad), ("run", "import")]).await.expect(422);
+    assert!(told.has("Line 2:") && told.has("Line 3:"), "{}", told.html);
+    owner.get("/shops/new").await.expect(404);
+    let told = owner.post("/import", &[("lines", good), ("run", "check")]).await.expect(200);
+    assert!(told.has("nothing was changed yet") && told.has("1 new"), "{}", told.html);
+    owner.get("/shops/new").await.expect(404);
+    owner.post("/import", &[("lines", good), ("run", "import")]).await.expect(200);
+    owner.get("/shops/new").await.expect(200);
+    let file = owner.get("/export.jsonl").await.expect(200);
+    assert!(file.has("\"new\""), "{}", file.html);
+}
