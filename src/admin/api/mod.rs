@@ -9,6 +9,7 @@ mod assertion_keys;
 mod audit;
 pub(super) mod auth;
 mod body;
+mod conditions;
 pub mod dto;
 mod dto_audit;
 mod dto_node;
