@@ -10,6 +10,7 @@ pub(super) mod audit;
 pub(super) mod auth;
 pub(super) mod backups;
 mod body;
+mod conditions;
 pub mod dto;
 mod dto_audit;
 pub mod dto_backups;

@@ -2,6 +2,7 @@
 
 mod access;
 mod assertion_keys;
+mod conditions;
 mod explaining;
 mod keys;
 mod limits;

@@ -15,6 +15,7 @@ use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
 use crate::admin::dashboard::frame::{Flash, Frame};
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
+use crate::admin::operations::Precondition;
 use crate::admin::operations::keys::{self, KeyChanges};
 use crate::id::{KeyId, ShopId};
 use crate::store::KeyRecord;
@@ -120,8 +121,11 @@ pub(in super::super) async fn change(
         Ok(changes) => changes,
         Err(errors) => return invalid_fields(&Page { key: sent, errors, ..again }),
     };
-    let changed =
-        visit.blocking(move |node, caller| keys::patch(node, caller, &shop, key, changes)).await?;
+    let changed = visit
+        .blocking(move |node, caller| {
+            keys::patch(node, caller, &shop, key, changes, &Precondition::none())
+        })
+        .await?;
     match changed {
         Ok(_) => {
             let flash = Flash::good("Saved. Decisions see the change already.");
@@ -197,7 +201,9 @@ pub(in super::super) async fn revoke(
     _form: Form,
 ) -> Answer {
     let old = visit.load(move |node, caller| keys::get(node, caller, &shop, key)).await?;
-    visit.load(move |node, caller| keys::delete(node, caller, &shop, key)).await?;
+    visit
+        .load(move |node, caller| keys::delete(node, caller, &shop, key, &Precondition::none()))
+        .await?;
     let flash =
         Flash::good(format!("The key {}… is revoked: it is refused from now on.", old.start));
     Ok(visit.go(&format!("/shops/{shop}"), flash))

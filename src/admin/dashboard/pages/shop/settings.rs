@@ -10,8 +10,8 @@ use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
 use crate::admin::dashboard::frame::{Flash, Frame};
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
-use crate::admin::operations::OperationError;
 use crate::admin::operations::shops::{self, ShopChanges};
+use crate::admin::operations::{OperationError, Precondition};
 use crate::clock::Timestamp;
 use crate::id::ShopId;
 use crate::store::ShopRecord;
@@ -80,7 +80,7 @@ pub(in super::super) async fn change(
     let changed = visit
         .blocking(move |node, caller| {
             let _ = revision;
-            shops::patch(node, caller, id, changes)
+            shops::patch(node, caller, id, changes, &Precondition::none())
         })
         .await?;
     let error = match changed {
@@ -136,7 +136,9 @@ pub(in super::super) async fn disable(
 
 async fn switch(visit: SignedIn, id: ShopId, enabled: bool) -> Answer {
     let changes = ShopChanges { enabled: Some(enabled), ..ShopChanges::default() };
-    visit.load(move |node, caller| shops::patch(node, caller, id, changes)).await?;
+    visit
+        .load(move |node, caller| shops::patch(node, caller, id, changes, &Precondition::none()))
+        .await?;
     let flash = if enabled {
         Flash::good("The shop is on again: its keys and tokens are accepted.")
     } else {
@@ -160,7 +162,7 @@ pub(in super::super) async fn delete(
         let again = shown(&visit, &shop);
         return invalid_fields(&Page { farewell, ..again });
     }
-    visit.load(move |node, caller| shops::delete(node, caller, &id)).await?;
+    visit.load(move |node, caller| shops::delete(node, caller, &id, &Precondition::none())).await?;
     let flash = Flash::good(format!("The shop {id} is deleted, with its keys and tokens."));
     Ok(visit.go("/shops", flash))
 }
