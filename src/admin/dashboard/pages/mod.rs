@@ -30,7 +30,8 @@ use super::Site;
 use super::failure::Failure;
 use super::visit::SignedIn;
 use crate::admin::caller::Permission;
-use crate::admin::operations::{FieldProblem, OperationError};
+use crate::admin::operations::{FieldProblem, OperationError, Precondition, Version};
+use crate::clock::Timestamp;
 
 /// All of them.
 pub(super) fn routes() -> Router<Site> {
@@ -149,4 +150,20 @@ fn sent_again(error: OperationError) -> OperationError {
         ),
         other => other,
     }
+}
+
+/// A version as a form carries it.
+fn seen(version: Version) -> String {
+    format!("{}.{}", version.created_at.unix_ms(), version.revision)
+}
+
+/// That nobody has changed what a form was filled in from. A form that does not say what that was
+/// is none of ours, and overwrites nothing.
+fn unchanged_since(seen: &str) -> Result<Precondition, Failure> {
+    let (created, revision) = seen.split_once('.').unwrap_or_default();
+    let (Ok(created), Ok(revision)) = (created.parse(), revision.parse()) else {
+        return Err(Failure::bad_form("It does not say which version of the thing it changes."));
+    };
+    let created_at = Timestamp::from_unix_ms(created);
+    Ok(Precondition::unchanged_since(Version { created_at, revision }))
 }
