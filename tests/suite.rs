@@ -11,6 +11,7 @@
 
 mod api;
 mod attack;
+mod audit_log;
 mod cli;
 mod crash;
 mod dashboard_pages;
@@ -32,6 +33,10 @@ mod front_reload;
 mod front_tls;
 mod front_upstream;
 mod naive;
+mod operators;
+mod operators_browser;
+mod operators_listener;
+mod operators_oidc;
 mod proxies;
 mod secrecy;
 mod spec_jwt;

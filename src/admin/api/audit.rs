@@ -179,7 +179,7 @@ fn pieces(node: Arc<Node>, mut export: Export) -> ReceiverStream<Result<Bytes, s
         loop {
             match export.next(&node) {
                 Ok(links) => {
-                    links.iter().for_each(|link| piece.extend(export::line(link)));
+                    piece.extend(links.iter().flat_map(export::line));
                     let last = links.is_empty();
                     if to.blocking_send(Ok(Bytes::from(std::mem::take(&mut piece)))).is_err()
                         || last
