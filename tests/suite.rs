@@ -15,6 +15,7 @@ mod audit_log;
 mod cli;
 mod crash;
 mod dashboard_frame;
+mod dashboard_pages;
 mod decision;
 mod demo;
 mod doctor;
