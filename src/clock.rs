@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 
 /// A point of wall-clock time: milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -57,6 +57,14 @@ impl Timestamp {
         let parsed = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         let ms = parsed.unix_timestamp_nanos() / 1_000_000;
         u64::try_from(ms).ok().map(Self)
+    }
+
+    /// Parses the date of an HTTP header field (RFC 9110 §5.6.7); `None` if it is not one or lies
+    /// before 1970.
+    #[must_use]
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        let parsed = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+        u64::try_from(parsed.unix_timestamp()).ok().map(Self::from_unix_s)
     }
 }
 

@@ -220,6 +220,8 @@ pub enum Purpose {
     Check,
     /// Dashboard sessions.
     Session,
+    /// Hashing operators' passwords.
+    Password,
     /// The chain of the audit log.
     Audit,
 }
@@ -231,6 +233,7 @@ impl Purpose {
             Self::Sealing => b"latchkey/v1/sealing",
             Self::Check => b"latchkey/v1/check",
             Self::Session => b"latchkey/v1/session",
+            Self::Password => b"latchkey/v1/password",
             Self::Audit => b"latchkey/v1/audit",
         }
     }

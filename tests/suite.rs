@@ -15,6 +15,7 @@ mod cli;
 mod crash;
 mod decision;
 mod demo;
+mod doctor;
 mod front_assertion;
 mod front_attack;
 mod front_bounds;

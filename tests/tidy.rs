@@ -150,7 +150,7 @@ const FOREIGN_CRYPTO: [&str; 14] = [
 ];
 
 /// What may stand at the top of the repository, besides dotfiles.
-const TOP_LEVEL: [&str; 11] = [
+const TOP_LEVEL: [&str; 12] = [
     "src",
     "benches",
     "fuzz",
@@ -159,6 +159,7 @@ const TOP_LEVEL: [&str; 11] = [
     "target",
     "Cargo.toml",
     "Cargo.lock",
+    "askama.toml",
     "README.md",
     "LICENSE",
     "CHANGELOG.md",

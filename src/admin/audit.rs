@@ -223,8 +223,22 @@ pub fn record(
     before: Option<Value>,
     after: Option<Value>,
 ) -> Result<(), OperationError> {
+    tx.append_audit(&entry(caller, now, action, subject, before, after))?;
+    Ok(())
+}
+
+/// The entry that [`record`] appends.
+#[must_use]
+pub fn entry(
+    caller: &Caller,
+    now: Timestamp,
+    action: Action,
+    subject: Subject,
+    before: Option<Value>,
+    after: Option<Value>,
+) -> AuditRecord {
     let (before, after) = difference(before.map(clean), after.map(clean));
-    let entry = AuditRecord {
+    AuditRecord {
         at: now,
         actor: AuditActor {
             label: cut(&caller.label()),
@@ -240,9 +254,7 @@ pub fn record(
         },
         before: before.map(bounded),
         after: after.map(bounded),
-    };
-    tx.append_audit(&entry)?;
-    Ok(())
+    }
 }
 
 /// The members that differ, where there is both a before and an after.

@@ -15,7 +15,8 @@ use super::key_sets::{self, WeakSink};
 use super::listener::stopped;
 use super::node::Node;
 use super::operations::{
-    Idempotency, OperationError, admin_tokens, assertion_keys, keys, signing_keys,
+    Idempotency, OperationError, admin_tokens, assertion_keys, audit, backups, keys, sessions,
+    signing_keys,
 };
 use super::overview;
 use crate::clock::Timestamp;
@@ -61,7 +62,7 @@ pub fn tick(node: &Node, progress: &Progress) {
     let config = node.config.load_full();
     let rotation = config.widget_signing_key_rotation;
     let probe = || if node.is_writable() { Ok(()) } else { signing_keys::probe(node) };
-    let jobs: [(&str, Job<'_>); 7] = [
+    let jobs: [(&str, Job<'_>); 9] = [
         ("the store still refuses writes", &probe),
         ("times of last use are not stored", &|| flush_last_use(node, progress)),
         ("signing keys are not rotated", &|| signing_keys::maintain(node, rotation)),
@@ -70,7 +71,9 @@ pub fn tick(node: &Node, progress: &Progress) {
         }),
         ("rotated keys are not pruned", &|| keys::prune(node).map(drop)),
         ("expired widget tokens are not pruned", &|| prune_tokens(node)),
+        ("ended sessions are not pruned", &|| sessions::prune(node).map(drop)),
         ("idempotency keys are not pruned", &|| prune_idempotency(node)),
+        ("old audit entries are not pruned", &|| audit::prune(node).map(drop)),
     ];
     for (failure, job) in jobs {
         if let Err(error) = job() {
@@ -96,6 +99,7 @@ pub fn flush_last_use(node: &Node, progress: &Progress) -> Result<(), OperationE
         node.store.write::<_, StoreError>(|tx| tx.touch_keys(batch))?;
     }
     admin_tokens::flush_last_use(node)?;
+    sessions::flush_last_seen(node)?;
     progress.flushed_ms.store(now.unix_ms(), Ordering::Relaxed);
     Ok(())
 }
@@ -132,6 +136,7 @@ pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
     let key_sets = keep_key_sets(Arc::clone(&node), shutdown.clone());
     let usage = keep_usage(Arc::clone(&node), shutdown.clone());
     let overview = keep_overview(Arc::clone(&node), shutdown.clone());
+    let backups = keep_backups(Arc::clone(&node), shutdown.clone());
     let progress = Arc::new(Progress::default());
     let ticks = async {
         let mut interval = tokio::time::interval(TICK_INTERVAL);
@@ -145,7 +150,7 @@ pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             run_blocking(move || tick(&node, &progress)).await;
         }
     };
-    tokio::join!(ticks, key_sets, usage, overview);
+    tokio::join!(ticks, key_sets, usage, overview, backups);
     run_blocking(move || {
         if let Err(error) = flush_last_use(&node, &progress) {
             tracing::warn!(%error, "times of last use are not stored");
@@ -211,6 +216,26 @@ async fn keep_overview(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             cells_live = tokio::task::spawn_blocking(read).await.unwrap_or(cells_live);
         }
         node.overview.sample(&node.metrics, node.now(), node.limiter.capacity(), cells_live);
+    }
+}
+
+/// Makes backups when they are due. Apart from [`tick`]: one of a large store takes minutes, and
+/// nothing else waits for it.
+async fn keep_backups(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(TICK_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = stopped(&mut shutdown) => break,
+        }
+        let node = Arc::clone(&node);
+        run_blocking(move || {
+            if let Err(error) = backups::maintain(&node) {
+                tracing::error!(%error, "the scheduled backup was not made");
+            }
+        })
+        .await;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::jwks::{IssuerSource, KeySink, KeySource, RefreshError};
 use crate::store::{KeySetRecord, Store, StoreError};
 
 /// What has to be fetched under `config`; an issuer with a shared secret has no key set.
-pub(super) fn sources(config: &Config) -> Vec<IssuerSource> {
+pub(crate) fn sources(config: &Config) -> Vec<IssuerSource> {
     let source = |configured: &crate::config::IssuerSourceConfig| {
         let source = match &configured.source {
             ConfiguredSource::JwksUrl(url) => KeySource::JwksUrl(url.clone()),

@@ -13,9 +13,13 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
+use super::audit::{self, Action, Subject, SubjectKind};
+use super::caller::Caller;
+use super::identity::Identity;
 use super::key_sets;
 use super::ledger::Ledger;
-use super::operations::{OperationError, assertion_keys};
+use super::oidc::Oidc;
+use super::operations::{OperationError, assertion_keys, backups, configuration};
 use super::overview::Sampler;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
@@ -28,7 +32,7 @@ use crate::id::Name;
 use crate::jwks::Jwks;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
-use crate::secret::{Digest, Entropy, EntropyError, Pepper, SecretBytes, random_bytes};
+use crate::secret::{Digest, Entropy, EntropyError, Pepper, Purpose, SecretBytes, random_bytes};
 use crate::snapshot::{CompileError, Published, Snapshot, compile_key, compile_shop};
 use crate::store::master_key::{self, MasterKeyError};
 use crate::store::{
@@ -115,8 +119,12 @@ pub struct Node {
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     pub(super) jwks: ArcSwapOption<Jwks>,
+    pub(super) backups: backups::Memory,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
+    pub(super) identity: Identity,
+    /// Sign-ins by the operators' identity provider.
+    pub(super) oidc: Oidc,
     pepper: Pepper,
     turn: Mutex<Turn>,
     draining: AtomicBool,
@@ -148,6 +156,7 @@ impl Node {
         let key_file = &config.store.master_key_file;
         let (master, _) = master_key::load_or_create(key_file, may_create, entropy.as_ref())?;
         let pepper = master.pepper();
+        let password_key = master.derive(Purpose::Password);
         let writable = Arc::new(AtomicBool::new(true));
         let mut options = StoreOptions::new(&config.store.path, master);
         options.observer = Some(commit_observer(&writable, &metrics));
@@ -157,6 +166,7 @@ impl Node {
         announce(&metrics, &policies);
         metrics.config_loaded(clock.now().unix);
         let loaded = load(&store, &config, pepper.clone())?;
+        let identity = store.read(|tx| Identity::load(tx, &config, password_key, clock.now()))?;
         let node = Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
@@ -172,8 +182,11 @@ impl Node {
             clock,
             entropy,
             jwks: ArcSwapOption::empty(),
+            backups: backups::Memory::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
+            identity,
+            oidc: Oidc::default(),
             pepper,
             turn: Mutex::new(Turn { last_issued: loaded.last_issued }),
             draining: AtomicBool::new(false),
@@ -230,6 +243,9 @@ impl Node {
             snapshot.set_assertion_settings(assertion_keys::settings(&config.assertion));
         });
         self.reloads.send_modify(|generation| *generation += 1);
+        if let Err(error) = configuration::record_reload(self, &old, &config) {
+            warnings.push(format!("the audit log does not hold this reload: {error}"));
+        }
         warnings
     }
 
@@ -279,6 +295,8 @@ impl Node {
         let mut turn = self.take_turn();
         let mut patch = Patch::default();
         let value = self.store.write(|tx| write(tx, &mut patch, &mut turn))?;
+        self.identity.apply(patch.take_identity());
+        self.replace_admin_tokens(patch.take_admin_tokens());
         if !patch.is_empty() {
             self.published.patch(|snapshot| patch.apply(snapshot));
         }
@@ -298,6 +316,21 @@ impl Node {
         change(&mut next, &value);
         self.admin_tokens.store(Arc::new(next));
         Ok(value)
+    }
+
+    /// Called under the writers' lock.
+    fn replace_admin_tokens(&self, tokens: Vec<AdminTokenRecord>) {
+        if tokens.is_empty() {
+            return;
+        }
+        let mut next = HashMap::clone(&self.admin_tokens.load());
+        for record in tokens {
+            let used = next.get(&record.digest).map(|old| old.last_used_ms.load(Ordering::Relaxed));
+            let token = AdminToken::new(record);
+            token.last_used_ms.store(used.unwrap_or_default(), Ordering::Relaxed);
+            next.insert(token.record.digest, Arc::new(token));
+        }
+        self.admin_tokens.store(Arc::new(next));
     }
 
     /// A panic under the lock leaves [`Turn`] whole: its one field is set in one step.
@@ -334,7 +367,14 @@ fn make_first_signing_key(
             return Ok(());
         }
         let last = tx.signing_keys()?.iter().map(|key| key.id).max().unwrap_or(0);
-        Ok(tx.put_signing_key(&new_signing_key(last.saturating_add(1), entropy, now)?)?)
+        let key = new_signing_key(last.saturating_add(1), entropy, now)?;
+        tx.put_signing_key(&key)?;
+        let subject = Subject::new(SubjectKind::SigningKey, key.id);
+        let after = Some(serde_json::json!({ "signs": key.id }));
+        let action = Action::SigningKeyRotated;
+        let entry = audit::entry(&Caller::system(), now, action, subject, None, after);
+        tx.append_audit(&entry)?;
+        Ok(())
     })
 }
 

@@ -2,11 +2,12 @@
 //!
 //! It writes nothing to the store, and is applied only after the transaction is on the disk.
 
+use super::identity;
 use crate::decision::principal::{ApiKey, Shop};
 use crate::id::ShopId;
 use crate::secret::Digest;
 use crate::snapshot::Snapshot;
-use crate::store::{AssertionKeyRecord, SigningKeyRecord, TokenRecord};
+use crate::store::{AdminTokenRecord, AssertionKeyRecord, SigningKeyRecord, TokenRecord};
 
 /// One change.
 #[derive(Debug)]
@@ -23,19 +24,41 @@ pub(super) enum Change {
 /// The changes of one transaction, in their order: collected while it is written, applied only
 /// once it is on the disk.
 #[derive(Debug, Default)]
-pub(super) struct Patch(Vec<Change>);
+pub(super) struct Patch {
+    snapshot: Vec<Change>,
+    identity: Vec<identity::Change>,
+    admin_tokens: Vec<AdminTokenRecord>,
+}
 
 impl Patch {
     pub(super) fn push(&mut self, change: Change) {
-        self.0.push(change);
+        self.snapshot.push(change);
+    }
+
+    /// A change of who may sign in, or is.
+    pub(super) fn identity(&mut self, change: identity::Change) {
+        self.identity.push(change);
+    }
+
+    /// An admin token is another from now on.
+    pub(super) fn admin_token(&mut self, token: AdminTokenRecord) {
+        self.admin_tokens.push(token);
+    }
+
+    pub(super) fn take_admin_tokens(&mut self) -> Vec<AdminTokenRecord> {
+        std::mem::take(&mut self.admin_tokens)
+    }
+
+    pub(super) fn take_identity(&mut self) -> Vec<identity::Change> {
+        std::mem::take(&mut self.identity)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.snapshot.is_empty()
     }
 
     pub(super) fn apply(self, snapshot: &mut Snapshot) {
-        for change in self.0 {
+        for change in self.snapshot {
             match change {
                 Change::PutShop(shop) => snapshot.put_shop(shop),
                 Change::RemoveShop(id) => snapshot.remove_shop(&id),

@@ -13,10 +13,11 @@ use tokio::task::spawn_blocking;
 
 use super::exit::{Exit, Failure};
 use crate::admin::Node;
+use crate::admin::listener::Secured;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, TlsConfig};
 use crate::server::{Shared, UpstreamStates};
-use crate::tls::{Fingerprint, Tls};
+use crate::tls::{Fingerprint, Tls, Versions};
 
 /// Whether the files that the upstreams of `config` name can be used. Blocks.
 pub(super) fn check_upstreams(config: &Config) -> Result<(), Failure> {
@@ -24,24 +25,40 @@ pub(super) fn check_upstreams(config: &Config) -> Result<(), Failure> {
     checked.map_err(|why| Failure::new(Exit::Configuration, why))
 }
 
-/// Loads the certificates that `config` names; what is doubtful about them is logged. Blocks.
-pub(super) fn load(config: &Config) -> Result<Option<Tls>, Failure> {
-    let Some(tls) = &config.server.tls else {
-        return Ok(None);
+/// Loads the certificates that `config` names, those of the data plane first; what is doubtful
+/// about them is logged. Blocks.
+pub(super) fn load(config: &Config) -> Result<(Option<Tls>, Option<Tls>), Failure> {
+    let load = |tls: Option<&TlsConfig>, http| -> Result<Option<Tls>, Failure> {
+        let Some(tls) = tls else {
+            return Ok(None);
+        };
+        let loaded = Tls::load(tls, http, SystemClock::new().now().unix);
+        let tls = loaded.map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+        for warning in tls.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(Some(tls))
     };
-    let loaded = Tls::load(tls, SystemClock::new().now().unix);
-    let tls = loaded.map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
-    for warning in tls.warnings() {
-        tracing::warn!("{warning}");
-    }
-    Ok(Some(tls))
+    Ok((
+        load(config.server.tls.as_ref(), Versions::Both)?,
+        load(config.admin.tls.as_ref(), Versions::Http1)?,
+    ))
 }
 
-/// Keeps the certificates of a gateway.
+/// Whose certificates a [`Keeper`] keeps.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// Those of the data plane's listener.
+    Data(Arc<Shared>),
+    /// Those of the admin plane's.
+    Admin(Secured),
+}
+
+/// Keeps the certificates of a listener.
 #[derive(Debug)]
 pub(super) struct Keeper {
     node: Arc<Node>,
-    shared: Arc<Shared>,
+    kept: Kept,
     /// Held while files are read and put in force: one at a time, the latest last.
     turn: Arc<Mutex<()>>,
 }
@@ -50,8 +67,31 @@ pub(super) struct Keeper {
 pub(super) struct Prepared(Option<(Tls, OwnedMutexGuard<()>)>);
 
 impl Keeper {
-    pub(super) fn new(node: &Arc<Node>, shared: &Arc<Shared>) -> Self {
-        Self { node: Arc::clone(node), shared: Arc::clone(shared), turn: Arc::default() }
+    pub(super) fn new(node: &Arc<Node>, kept: Kept) -> Self {
+        Self { node: Arc::clone(node), kept, turn: Arc::default() }
+    }
+
+    fn in_force(&self) -> Option<&ArcSwap<Tls>> {
+        match &self.kept {
+            Kept::Data(shared) => shared.tls.as_ref(),
+            Kept::Admin(tls) => tls.as_deref(),
+        }
+    }
+
+    /// What the configuration in force names.
+    fn configured(&self) -> Option<TlsConfig> {
+        match &self.kept {
+            Kept::Data(shared) => shared.settings.load().server.tls.clone(),
+            Kept::Admin(_) => self.node.config.load().admin.tls.clone(),
+        }
+    }
+
+    /// What `config` names.
+    fn wanted<'c>(&self, config: &'c Config) -> Option<&'c TlsConfig> {
+        match &self.kept {
+            Kept::Data(_) => config.server.tls.as_ref(),
+            Kept::Admin(_) => config.admin.tls.as_ref(),
+        }
     }
 
     /// Reads what `config` names, without putting it in force.
@@ -60,11 +100,11 @@ impl Keeper {
     ///
     /// The set cannot be used: told and counted.
     pub(super) async fn prepare(&self, config: &Config) -> Result<Prepared, Failure> {
-        let (Some(in_force), Some(wanted)) = (&self.shared.tls, &config.server.tls) else {
+        let (Some(in_force), Some(wanted)) = (self.in_force(), self.wanted(config)) else {
             return Ok(Prepared(None));
         };
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        let known = self.shared.settings.load().server.tls.as_ref() == Some(wanted);
+        let known = self.configured().as_ref() == Some(wanted);
         if known && fingerprint(wanted).await == Some(in_force.load().fingerprint()) {
             return Ok(Prepared(None));
         }
@@ -76,18 +116,14 @@ impl Keeper {
 
     /// Puts a set in force for new connections.
     pub(super) fn install(&self, prepared: Prepared) {
-        if let (Some((tls, _turn)), Some(in_force)) = (prepared.0, &self.shared.tls) {
+        if let (Some((tls, _turn)), Some(in_force)) = (prepared.0, self.in_force()) {
             self.replace(in_force, tls);
         }
     }
 
     /// Looks at the files again and again, until `shutdown` becomes true.
     pub(super) async fn watch(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        let Some(in_force) = &self.shared.tls else {
-            return;
-        };
-        let configured = || self.shared.settings.load().server.tls.clone();
-        let Some(mut config) = configured() else {
+        let (Some(in_force), Some(mut config)) = (self.in_force(), self.configured()) else {
             return;
         };
         let mut refused = None;
@@ -98,7 +134,7 @@ impl Keeper {
             }
             let _turn = self.turn.lock().await;
             // One that says nothing of TLS any more asks for a restart.
-            config = configured().unwrap_or(config);
+            config = self.configured().unwrap_or(config);
             let found = fingerprint(&config).await;
             if found == Some(in_force.load().fingerprint()) {
                 refused = None;
@@ -115,13 +151,17 @@ impl Keeper {
     /// Reads a set; one that cannot be used is told and counted.
     async fn read(&self, config: &TlsConfig) -> Result<Tls, String> {
         let (config, now) = (config.clone(), self.node.now().unix);
-        let why = match spawn_blocking(move || Tls::load(&config, now)).await {
+        let http = match &self.kept {
+            Kept::Data(_) => Versions::Both,
+            Kept::Admin(_) => Versions::Http1,
+        };
+        let why = match spawn_blocking(move || Tls::load(&config, http, now)).await {
             Ok(Ok(tls)) => return Ok(tls),
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
         tracing::error!(error = why, "new certificates cannot be used; the old ones stay in force");
-        self.node.metrics.certificates_loaded(None);
+        self.node.metrics.certificates_loaded(false);
         Err(why)
     }
 
@@ -129,7 +169,12 @@ impl Keeper {
         for warning in tls.warnings() {
             tracing::warn!("{warning}");
         }
-        self.node.metrics.certificates_loaded(Some(tls.expiries()));
+        let metrics = &self.node.metrics;
+        metrics.certificates_loaded(true);
+        match &self.kept {
+            Kept::Data(_) => metrics.certificates(tls.expiries()),
+            Kept::Admin(_) => metrics.admin_certificates(tls.expiries()),
+        }
         in_force.store(Arc::new(tls));
         tracing::info!("new certificates are in force for new connections");
     }

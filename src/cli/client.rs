@@ -4,11 +4,13 @@
 //! in this process, over the store opened for the length of the command. Either way a command is
 //! a request and a print; it does not know which it was.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use axum::Router;
+use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
@@ -17,7 +19,7 @@ use tokio::net::UnixStream;
 use tower::ServiceExt as _;
 
 use super::exit::{Exit, Failure};
-use super::http::exchange;
+use super::http::{ExchangeError, TIMEOUT, exchange, exchange_with};
 use super::output::{find, show};
 use super::start::{self, reachable};
 use crate::admin;
@@ -28,6 +30,9 @@ const BASE: &str = "/api/v1";
 
 /// Items asked for at once.
 const PAGE: usize = 100;
+
+/// Longest refusal that is read.
+const PROBLEM_BYTES_MAX: usize = 1 << 16;
 
 /// Whether a command may make the database if there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +93,9 @@ impl Client {
     /// All items of a list, page by page.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
         let mut items = Vec::new();
-        if let (Way::Nothing(_), "/shops" | "/admin-tokens") = (&self.way, path) {
+        if let (Way::Nothing(_), "/shops" | "/admin-tokens" | "/operators" | "/sessions") =
+            (&self.way, path)
+        {
             return Ok(items);
         }
         let mut cursor = String::new();
@@ -127,29 +134,40 @@ impl Client {
         Err(refusal(response.status().as_u16(), &answer))
     }
 
+    /// `GET` of something long: `sink` is given its pieces as they come.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        sink: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
+    ) -> Result<(), Failure> {
+        let request = request(Method::GET, path, None)?;
+        match &self.way {
+            Way::Nothing(failure) => Err(failure.clone()),
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path).await;
+                let stream = stream.map_err(|error| socket_failure(path, &error))?;
+                let answered =
+                    exchange_with(stream, request, async |response| take(response, sink).await);
+                answered.await.map_err(|error| no_answer(path, &error))?
+            }
+            Way::Offline(router) => {
+                let response = in_process(router, request).await;
+                take(response, sink).await
+            }
+        }
+    }
+
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Failure> {
         match &self.way {
             Way::Nothing(failure) => Err(failure.clone()),
             Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| socket_failure(path, &error))?;
-                exchange(stream, request).await.map_err(|error| {
-                    let message = format!("no answer on {}: {error}", path.display());
-                    Failure::new(Exit::Refused, message)
-                })
+                exchange(stream, request).await.map_err(|error| no_answer(path, &error))
             }
             Way::Offline(router) => {
-                let mut request = request.map(axum::body::Body::new);
-                // Whoever can open the store owns it.
-                request.extensions_mut().insert(admin::Caller::in_process());
-                let response = match router.clone().oneshot(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                };
-                let (head, body) = response.into_parts();
-                let body = body.collect().await.map_err(|error| {
-                    Failure::new(Exit::Failure, format!("the answer broke off: {error}"))
-                })?;
+                let (head, body) = in_process(router, request).await.into_parts();
+                let body = body.collect().await.map_err(|error| broke_off(&error))?;
                 Ok(Response::from_parts(head, body.to_bytes()))
             }
         }
@@ -173,6 +191,54 @@ impl Way {
         let node = start::open_node(config)?;
         Ok(Self::Offline(admin::router(node)))
     }
+}
+
+/// Asks the API in this process.
+async fn in_process(router: &Router, request: Request<Full<Bytes>>) -> Response<Body> {
+    let mut request = request.map(Body::new);
+    // Whoever can open the store owns it.
+    request.extensions_mut().insert(admin::Caller::in_process());
+    match router.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// Hands the pieces of an answer to `sink`; a refusal is a failure.
+async fn take<B>(
+    response: Response<B>,
+    sink: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
+) -> Result<(), Failure>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: fmt::Display,
+{
+    let (head, mut body) = response.into_parts();
+    let mut problem = Vec::new();
+    while let Some(frame) =
+        tokio::time::timeout(TIMEOUT, body.frame()).await.map_err(|error| broke_off(&error))?
+    {
+        let frame = frame.map_err(|error| broke_off(&error))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        if head.status.is_success() {
+            sink(&piece)?;
+        } else if problem.len() < PROBLEM_BYTES_MAX {
+            problem.extend_from_slice(&piece);
+        }
+    }
+    if head.status.is_success() {
+        return Ok(());
+    }
+    let problem = serde_json::from_slice(&problem).unwrap_or(Value::Null);
+    Err(refusal(head.status.as_u16(), &problem))
+}
+
+fn broke_off(error: &dyn fmt::Display) -> Failure {
+    Failure::new(Exit::Failure, format!("the answer broke off: {error}"))
+}
+
+fn no_answer(socket: &Path, error: &ExchangeError) -> Failure {
+    Failure::new(Exit::Refused, format!("no answer on {}: {error}", socket.display()))
 }
 
 fn request(

@@ -24,7 +24,7 @@ pub enum Exit {
     AddressInUse = 5,
     /// The server cannot be reached, or refused the request.
     Refused = 6,
-    /// A check found a difference.
+    /// A check found something wrong.
     CheckFailed = 7,
 }
 
@@ -58,7 +58,9 @@ impl Exit {
             Self::Store => "the database or the master key cannot be used",
             Self::AddressInUse => "an address to listen on is taken",
             Self::Refused => "the server cannot be reached, or refused the request",
-            Self::CheckFailed => "a check found a difference (demo --check)",
+            Self::CheckFailed => {
+                "a check found something wrong (doctor, audit verify, demo --check)"
+            }
         }
     }
 

@@ -11,11 +11,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::certificates::{self, Keeper};
+use super::certificates::{self, Keeper, Kept};
 use super::exit::{Exit, Failure};
 use super::start;
-use crate::admin::listener::{self, ListenError};
-use crate::admin::operations::widget_tokens;
+use crate::admin::listener::{self, ListenError, Secured};
+use crate::admin::operations::{configuration, widget_tokens};
 use crate::admin::{self, Created, Node, OperationError, jobs};
 use crate::config::Config;
 use crate::id::Name;
@@ -30,7 +30,8 @@ pub(super) struct Gateway {
     node: Arc<Node>,
     shared: Arc<Shared>,
     server: Running,
-    certificates: Arc<Keeper>,
+    /// Those of the data plane's listener, then those of the admin plane's.
+    certificates: [Arc<Keeper>; 2],
     admin_address: SocketAddr,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -46,7 +47,7 @@ impl Gateway {
             certificates::load(&named)
         };
         let tls = spawn_blocking(load).await;
-        let tls = tls.map_err(|e| other(&e))??;
+        let (tls, admin_tls) = tls.map_err(|e| other(&e))??;
         let tcp = listener::bind_tcp(config.admin.listen).await.map_err(|e| listen_failure(&e))?;
         let admin_address = tcp.local_addr().map_err(|e| other(&e))?;
         start::ensure_free("server.listen", config.server.listen)?;
@@ -55,8 +56,11 @@ impl Gateway {
         let node = node.map_err(|e| other(&e))??;
         let socket = listener::bind_unix(&config.admin.socket).map_err(|e| listen_failure(&e))?;
         node.metrics.certificates(tls.as_ref().map(Tls::expiries).unwrap_or_default());
+        node.metrics.admin_certificates(admin_tls.as_ref().map(Tls::expiries).unwrap_or_default());
         let (shared, issue) = share(&node, &config, tls);
-        let certificates = Arc::new(Keeper::new(&node, &shared));
+        let admin_tls: Secured = admin_tls.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
+        let certificates = [Kept::Data(Arc::clone(&shared)), Kept::Admin(admin_tls.clone())]
+            .map(|kept| Arc::new(Keeper::new(&node, kept)));
         prepare(&shared, &shared.settings.load()).await?;
         let server = Server::bind(&config.server, Arc::clone(&shared));
         let server = server.map_err(|e| bind_failure(&e))?;
@@ -64,12 +68,16 @@ impl Gateway {
         let (shutdown, watch) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let router = admin::router(Arc::clone(&node));
-        tasks.spawn(listener::serve_tcp(tcp, router.clone(), watch.clone()));
+        let routes = router.clone();
+        tasks.spawn(listener::serve_tcp(tcp, admin_tls, Arc::clone(&node), routes, watch.clone()));
         tasks.spawn(listener::serve_unix(socket, router, watch.clone()));
         tasks.spawn(jobs::run(Arc::clone(&node), watch.clone()));
-        tasks.spawn(Arc::clone(&certificates).watch(watch.clone()));
+        for keeper in &certificates {
+            tasks.spawn(Arc::clone(keeper).watch(watch.clone()));
+        }
         tasks.spawn(issue_tokens(Arc::clone(&node), issue, watch));
         let server = server.start().map_err(|e| bind_failure(&e))?;
+        record(&node, configuration::started).await;
         Ok(Self { node, shared, server, certificates, admin_address, shutdown, tasks })
     }
 
@@ -91,7 +99,8 @@ impl Gateway {
     /// Puts `config` in force, its certificates with it or nothing at all; returns what is worth
     /// telling the operator.
     pub(super) async fn reload(&self, config: Config) -> Result<Vec<String>, Failure> {
-        let prepared = self.certificates.prepare(&config).await?;
+        let [data, admin] = &self.certificates;
+        let prepared = (data.prepare(&config).await?, admin.prepare(&config).await?);
         let wanted = Settings::from_config(&config);
         prepare(&self.shared, &wanted).await?;
         // Requests between the two steps are decided by the old routes or by the new ones: both
@@ -108,7 +117,8 @@ impl Gateway {
         self.shared.settings.store(Arc::new(wanted));
         // From now on no worker takes over what is gone: not even its series come back.
         self.shared.upstreams.retain(&upstreams, &self.shared.metrics);
-        self.certificates.install(prepared);
+        data.install(prepared.0);
+        admin.install(prepared.1);
         Ok(warnings)
     }
 
@@ -126,6 +136,15 @@ impl Gateway {
         }
         self.shutdown.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
+        record(&self.node, configuration::stopped).await;
+    }
+}
+
+/// Appends to the audit log; neither start nor stop fails for it.
+async fn record(node: &Arc<Node>, append: fn(&Node) -> Result<(), OperationError>) {
+    let node = Arc::clone(node);
+    if let Ok(Err(error)) = spawn_blocking(move || append(&node)).await {
+        tracing::warn!(%error, "the audit log does not hold that the server started or stopped");
     }
 }
 
@@ -235,8 +254,13 @@ fn issue_error(error: &OperationError) -> IssueError {
         | OperationError::Conflict(_)
         | OperationError::Invalid(_)
         | OperationError::IdempotencyConflict
+        | OperationError::TooMany { .. }
+        | OperationError::Busy
+        | OperationError::PasswordUnusable
+        | OperationError::Interrupted
         | OperationError::Store(_)
         | OperationError::TooManyListeners(_)
+        | OperationError::Files(_)
         | OperationError::Entropy(_) => {
             tracing::error!(%error, "a widget token could not be issued");
             IssueError::Store

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,18 +41,31 @@ pub(super) async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let both = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let answer = async move {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            Ok(Response::from_parts(head, body.map_err(ExchangeError::Body)?.to_bytes()))
-        };
-        // The connection ends when `sender` is dropped; what went wrong with it, the answer says.
-        let (answer, _ended) = tokio::join!(answer, connection);
-        answer
+    let whole = exchange_with(stream, request, async |response| {
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        Ok(Response::from_parts(head, body.map_err(ExchangeError::Body)?.to_bytes()))
+    });
+    tokio::time::timeout(TIMEOUT, whole).await.unwrap_or(Err(ExchangeError::TimedOut))?
+}
+
+/// Sends `request` over `stream` and lets `read` read the answer, in whatever time it takes.
+pub(super) async fn exchange_with<S, T>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    read: impl AsyncFnOnce(Response<Incoming>) -> T,
+) -> Result<T, ExchangeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let answer = async move {
+        let asked = tokio::time::timeout(TIMEOUT, sender.send_request(request)).await;
+        Ok(read(asked.map_err(|_| ExchangeError::TimedOut)??).await)
     };
-    tokio::time::timeout(TIMEOUT, both).await.unwrap_or(Err(ExchangeError::TimedOut))
+    // The connection ends when `sender` is dropped; what went wrong with it, the answer says.
+    let (answer, _ended) = tokio::join!(answer, connection);
+    answer
 }
 
 #[cfg(test)]

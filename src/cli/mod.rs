@@ -10,6 +10,7 @@ mod certificates;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod exit;
 mod explain;
 mod gateway;
@@ -17,6 +18,7 @@ mod http;
 mod manage;
 mod output;
 mod pages;
+mod password;
 mod serve;
 mod start;
 
@@ -25,7 +27,7 @@ use std::io::Write as _;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, OperatorCommand, OperatorTokenCommand, ShopCommand};
+use self::args::{AuditCommand, Cli, Command, OperatorCommand, OperatorTokenCommand, ShopCommand};
 use self::client::{Client, Missing};
 use self::output::Output;
 use crate::clock::{Clock as _, SystemClock};
@@ -60,12 +62,18 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Man { dir } => pages::man(dir.as_deref(), output),
         Command::Config(command) => check::config(*command, &sources(), output),
         Command::Healthcheck(args) => check::health(args, &sources(), output),
+        Command::Audit(AuditCommand::Verify { expect, file: Some(file) }) => {
+            let config = start::load(&sources())?;
+            manage::verify_audit_file(file, *expect, &config.store.master_key_file, output)
+        }
+        Command::Doctor(args) => doctor::run(*args, &sources(), output),
         Command::Shop(_)
         | Command::Key(_)
         | Command::Token(_)
         | Command::Operator(_)
         | Command::Issuer(_)
         | Command::Assertion(_)
+        | Command::Audit(_)
         | Command::Explain(_) => manage(&cli.command, &sources(), output),
     }
 }
@@ -83,12 +91,14 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
             Command::Operator(command) => manage::operator(command, &client, output, now).await,
             Command::Issuer(command) => manage::issuer(command, &client, output).await,
             Command::Assertion(command) => manage::assertion(command, &client, output).await,
+            Command::Audit(command) => manage::audit(command, &client, output).await,
             Command::Explain(args) => explain::run(args, &client, output).await,
             Command::Serve(_)
             | Command::Demo(_)
             | Command::Completions { .. }
             | Command::Man { .. }
             | Command::Config(_)
+            | Command::Doctor(_)
             | Command::Healthcheck(_) => Ok(()),
         }
     })
@@ -98,21 +108,24 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
 fn missing(command: &Command) -> Missing {
     match command {
         Command::Shop(ShopCommand::Create { .. })
-        | Command::Operator(OperatorCommand::Token(OperatorTokenCommand::Create { .. })) => {
-            Missing::Create
-        }
+        | Command::Operator(
+            OperatorCommand::Create { .. }
+            | OperatorCommand::Token(OperatorTokenCommand::Create { .. }),
+        ) => Missing::Create,
         Command::Shop(_)
         | Command::Operator(_)
         | Command::Key(_)
         | Command::Token(_)
         | Command::Issuer(_)
         | Command::Assertion(_)
+        | Command::Audit(_)
         | Command::Explain(_)
         | Command::Serve(_)
         | Command::Demo(_)
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Config(_)
+        | Command::Doctor(_)
         | Command::Healthcheck(_) => Missing::Refuse,
     }
 }

@@ -53,6 +53,12 @@ impl Output {
         Ok(self.sink.flush()?)
     }
 
+    /// Writes a piece of something long as it is.
+    pub(super) fn bytes(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.sink.write_all(piece)?;
+        Ok(self.sink.flush()?)
+    }
+
     /// Writes a line.
     pub(super) fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.text(&format!("{text}\n"))

@@ -2,14 +2,23 @@
 //!
 //! Signals become words to the gateway here: stop, reload. How it stops and reloads is its own.
 
+use std::sync::Arc;
+
+use std::net::SocketAddr;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
 use super::gateway::Gateway;
-use super::start;
-use crate::config::{self, Config, Sources};
+use super::output::{Format, Output};
+use super::start::{self, reachable};
+use crate::admin::Node;
+use crate::admin::operations::configuration;
+use crate::admin::operations::set_up;
+use crate::config::{self, AdminConfig, Config, ConfigFile, Sources};
 use crate::logging::{self, LogHandle};
+use crate::secret::SecretText;
 
 /// A caller's connection and the upstream's.
 const FILES_PER_CONNECTION: u64 = 2;
@@ -40,8 +49,7 @@ fn raise_open_files(connections_max: usize) {
     let Some(granted) = getrlimit(Resource::Nofile).current else {
         return;
     };
-    let connections = u64::try_from(connections_max).unwrap_or(u64::MAX);
-    let needed = connections.saturating_mul(FILES_PER_CONNECTION).saturating_add(FILES_BESIDE);
+    let needed = files_needed(connections_max);
     if granted < needed {
         tracing::warn!(
             granted,
@@ -50,6 +58,12 @@ fn raise_open_files(connections_max: usize) {
              (LimitNOFILE=, ulimit -Hn), or lower server.connections_max"
         );
     }
+}
+
+/// How many files a server may have open that has `connections_max` connections.
+pub(super) fn files_needed(connections_max: usize) -> u64 {
+    let connections = u64::try_from(connections_max).unwrap_or(u64::MAX);
+    connections.saturating_mul(FILES_PER_CONNECTION).saturating_add(FILES_BESIDE)
 }
 
 async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(), Failure> {
@@ -67,6 +81,7 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
     let (data, admin) = (gateway.data_address(), gateway.admin_address());
     let (socket, version) = (socket.display(), env!("CARGO_PKG_VERSION"));
     tracing::info!(%data, %admin, %socket, version, "ready");
+    show_set_up_link(&gateway);
     loop {
         match signals.next().await {
             Told::Reload => reload(&gateway, sources, log).await,
@@ -82,6 +97,43 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
     }
 }
 
+/// Shows how to make the first operator, if there is none: on standard output, where the log does
+/// not go. Its token is not logged.
+fn show_set_up_link(gateway: &Gateway) {
+    let node = gateway.node();
+    let config = node.config.load();
+    if !config.admin.dashboard {
+        return;
+    }
+    let token = match set_up::open(node) {
+        Ok(Some(token)) => token,
+        Ok(None) => return,
+        Err(error) => return tracing::warn!(%error, "no set-up link could be made"),
+    };
+    let text = set_up_text(&config.admin, reachable(gateway.admin_address()), &token);
+    match Output::stdout(Format::Table).text(text.expose()) {
+        Ok(()) => tracing::info!("there is no operator yet; the set-up link is on standard output"),
+        Err(failure) => tracing::warn!(error = failure.message, "no set-up link could be shown"),
+    }
+}
+
+/// The link, and what to do with it. The token is in the fragment, which browsers keep to
+/// themselves: it is in no proxy's log and in no `Referer`.
+fn set_up_text(config: &AdminConfig, listens: SocketAddr, token: &SecretText) -> SecretText {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let base = match &config.public_url {
+        Some(origin) => origin.to_string(),
+        None => format!("{scheme}://{listens}"),
+    };
+    let minutes = set_up::LIFETIME.as_secs() / 60;
+    SecretText::new(format!(
+        "\nThere is no operator yet. Open this link within {minutes} minutes to make the first \
+         one, an owner:\n\n  {base}/setup#{}\n\nOr make it here: latchkey operator create NAME \
+         --role owner\n\n",
+        token.expose()
+    ))
+}
+
 /// Reads the configuration again and puts it in force; one that is wrong changes nothing.
 async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
     let read = sources.clone();
@@ -91,9 +143,11 @@ async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
     let config = match loaded {
         Ok(Ok(config)) => config,
         Ok(Err(errors)) => {
-            for error in errors.iter() {
-                tracing::error!(%error, "the configuration is wrong");
+            let faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            for error in &faults {
+                tracing::error!(error, "the configuration is wrong");
             }
+            record_refusal(node, sources, faults).await;
             tracing::error!("the configuration was not reloaded; the old one stays in force");
             return count(false);
         }
@@ -116,8 +170,23 @@ async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
         }
         Err(failure) => {
             tracing::error!(error = failure.message, "the configuration was not reloaded");
+            record_refusal(node, sources, vec![failure.message]).await;
             count(false);
         }
+    }
+}
+
+/// Lets the audit log know that a configuration was refused.
+async fn record_refusal(node: &Arc<Node>, sources: &Sources, faults: Vec<String>) {
+    let source = match &sources.file {
+        ConfigFile::Absent => "environment".to_owned(),
+        ConfigFile::Required(path) | ConfigFile::Optional(path) => path.display().to_string(),
+        ConfigFile::Inline { name, .. } => name.clone(),
+    };
+    let node = Arc::clone(node);
+    let record = move || configuration::refused(&node, &source, &faults);
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(record).await {
+        tracing::warn!(%error, "the audit log does not hold this refusal");
     }
 }
 
@@ -166,5 +235,23 @@ impl Signals {
             _ = self.interrupt.recv() => Told::Stop("SIGINT"),
             _ = self.hangup.recv() => Told::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_up_link_leads_to_where_browsers_reach_us() {
+        let mut config = AdminConfig::new(([0, 0, 0, 0], 9180).into(), "admin.sock".into());
+        let token = SecretText::new("tok".to_owned());
+        let listens = reachable(config.listen);
+        let text = |config: &AdminConfig| set_up_text(config, listens, &token);
+        let plain = text(&config);
+        assert!(plain.expose().contains("  http://127.0.0.1:9180/setup#tok\n"), "in its fragment");
+        let public = crate::decision::origin::Origin::parse("https://latchkey.example");
+        config.public_url = Some(public.unwrap());
+        assert!(text(&config).expose().contains("  https://latchkey.example/setup#tok\n"));
     }
 }

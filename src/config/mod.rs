@@ -44,7 +44,7 @@ use crate::id::Name;
 pub use admin::{AdminConfig, GroupRole, OidcConfig, PasswordsConfig, RoleGrant, SessionsConfig};
 pub use door::{AssertionConfig, Contract, CorsConfig, ForwardAuthConfig};
 pub use keeping::{AuditConfig, BackupConfig, UsageConfig};
-pub use print::Effective;
+pub use print::{Difference, Effective};
 pub use reload::restart_needed;
 pub use secret_file::read_secret_file;
 pub use server::{ForwardingHeader, H2Config, ServerConfig};

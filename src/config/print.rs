@@ -2,6 +2,7 @@
 //!
 //! It holds what was read, not what it was made into: files that hold secrets by name only.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use figment::value::Value;
@@ -28,9 +29,59 @@ pub struct Effective {
     lines: Vec<Line>,
 }
 
+/// A key whose value is another than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub path: String,
+    /// Its value before, as TOML, and where it stood.
+    pub old: Option<String>,
+    /// Its value after.
+    pub new: Option<String>,
+}
+
 impl Effective {
     pub(super) fn new(lines: Vec<Line>) -> Self {
         Self { lines }
+    }
+
+    /// The keys whose values, or where they stand, differ between this and `newer`, each with the
+    /// one and the other; `None`: not there. A key is written as a path, such as `routes[2].name`.
+    #[must_use]
+    pub fn differences(&self, newer: &Self) -> Vec<Difference> {
+        let (old, new) = (self.by_path(), newer.by_path());
+        let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let difference = |path: &String| {
+            let (old, new) = (old.get(path).cloned(), new.get(path).cloned());
+            (old != new).then(|| Difference { path: path.clone(), old, new })
+        };
+        paths.into_iter().filter_map(difference).collect()
+    }
+
+    fn by_path(&self) -> BTreeMap<String, String> {
+        let mut values = BTreeMap::new();
+        let mut items: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut prefix = String::new();
+        for line in &self.lines {
+            match line {
+                Line::Table(name) => prefix.clone_from(name),
+                Line::Item(name) => {
+                    let count = items.entry(name).or_default();
+                    prefix = format!("{name}[{count}]");
+                    *count += 1;
+                }
+                Line::Nothing(..) => {}
+                Line::Value(key, value, place) => {
+                    let dot = if prefix.is_empty() { "" } else { "." };
+                    let value = match &place.name {
+                        Some(name) => format!("{}  # {}", render(value), one_line(name)),
+                        None => render(value),
+                    };
+                    values.insert(format!("{prefix}{dot}{key}"), value);
+                }
+            }
+        }
+        values
     }
 
     pub(super) fn render(&self) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Holds no state: what a quota has left is known to the [`Limits`] it is given.
 
-use std::hash::{BuildHasher as _, Hash, Hasher as _};
+use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 use super::denial::Denial;
 use super::jwt::VerifiedTokens;
 use super::policy::{KeyBy, LimitPolicy, Policies};
-use super::principal::{Principal, Shop};
+use super::principal::{Mechanism, Principal, Shop};
 use super::rate_limit::{Algorithm, Charge, Limits, POLICIES_MAX, Quota, QuotaOverride};
 use super::request::{RequestView, client_network};
 use super::route::CanonicalPath;
@@ -139,6 +139,27 @@ fn charge<F: Facts>(
         quota = own;
         key.id.hash(&mut hasher);
     }
+    finish(index, policy, quota, hasher)
+}
+
+/// What a request of `shop` costs under the policy at `index`, if there the shop's requests share
+/// one cell: for who wants to know how much is left, not for a request.
+pub fn charge_of_shop<F: Facts>(index: u16, shop: &Shop, facts: &F) -> Option<Charge> {
+    let policy = facts.policies().limits.get(usize::from(index))?;
+    let shared = matches!(policy.key_by, KeyBy::Shop | KeyBy::Subject);
+    let of_shops = [Mechanism::ShopApiKey, Mechanism::WidgetToken];
+    if !shared || !of_shops.into_iter().any(|m| policy.mechanisms.contains(m)) {
+        return None;
+    }
+    let mut hasher = facts.cell_hasher().build_hasher();
+    policy.name.hash(&mut hasher);
+    hash_shop(shop, &mut hasher);
+    let quota = find_override(&shop.limits, policy).unwrap_or(policy.quota);
+    Some(finish(index, policy, quota, hasher))
+}
+
+/// The charge to the cell that `hasher` has the policy and the caller of.
+fn finish(index: u16, policy: &LimitPolicy, quota: Quota, mut hasher: impl Hasher) -> Charge {
     // A changed quota starts a new cell: the old one's state means nothing under the new rates.
     (quota, policy.algorithm).hash(&mut hasher);
     Charge {

@@ -30,6 +30,8 @@ use std::hash::RandomState;
 
 use http::Method;
 
+pub use self::limits::charge_of_shop;
+
 use self::credential::Presented;
 use self::denial::Denial;
 use self::jwt::{KeySets, VerifiedTokens};

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, USER_AGENT};
+use http::header::{ACCEPT, DATE, USER_AGENT};
 use http::uri::Scheme;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
@@ -17,7 +17,16 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use super::{IssuerSource, KeySource, RefreshError};
+use crate::clock::Timestamp;
 use crate::decision::jwt::KeySet;
+
+/// What was fetched.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) text: String,
+    /// What time it is where it came from, if that said so.
+    pub(super) date: Option<Timestamp>,
+}
 
 /// Fetches key sets. Holds no connection between fetches: they are minutes apart.
 #[derive(Debug)]
@@ -44,21 +53,21 @@ impl Fetcher {
         Self { plain: builder.build_http(), tls }
     }
 
-    /// The text of the issuer's key set, unparsed.
-    pub(super) async fn fetch(&self, source: &IssuerSource) -> Result<String, RefreshError> {
+    /// The issuer's key set, unparsed.
+    pub(super) async fn fetch(&self, source: &IssuerSource) -> Result<Document, RefreshError> {
         match &source.source {
             KeySource::JwksUrl(url) => self.get(url).await,
             KeySource::Discovery(issuer_url) => {
                 let url = discovery_url(issuer_url);
                 let document = self.get(&url).await?;
-                let jwks_url = jwks_url(&document, &url, &source.iss)?;
+                let jwks_url = jwks_url(&document.text, &url, &source.iss)?;
                 self.get(&jwks_url).await
             }
-            KeySource::File(path) => read(path.clone()).await,
+            KeySource::File(path) => Ok(Document { text: read(path.clone()).await?, date: None }),
         }
     }
 
-    async fn get(&self, url: &str) -> Result<String, RefreshError> {
+    async fn get(&self, url: &str) -> Result<Document, RefreshError> {
         let uri = parse_url(url)?;
         let failed = |why: &dyn std::error::Error| RefreshError::Unreachable {
             url: url.into(),
@@ -82,6 +91,8 @@ impl Fetcher {
                 status: response.status().as_u16(),
             });
         }
+        let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
+        let date = date.and_then(Timestamp::parse_http_date);
         let body = Limited::new(response.into_body(), KeySet::BYTES_MAX);
         let bytes = match body.collect().await {
             Ok(collected) => collected.to_bytes(),
@@ -90,7 +101,9 @@ impl Fetcher {
             }
             Err(e) => return Err(failed(e.as_ref())),
         };
-        String::from_utf8(bytes.into()).map_err(|_| RefreshError::NotUtf8 { from: url.into() })
+        let text = String::from_utf8(bytes.into());
+        let text = text.map_err(|_| RefreshError::NotUtf8 { from: url.into() })?;
+        Ok(Document { text, date })
     }
 }
 

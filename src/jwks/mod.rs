@@ -10,6 +10,7 @@
 //! it hands to a [`KeySink`].
 
 mod fetch;
+mod probe;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,9 +21,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use self::fetch::Fetcher;
+use self::probe::fetch_set;
 use crate::clock::{Clock, Monotonic, Timestamp};
 use crate::decision::jwt::{KeySet, KeySetError, SkipReason};
 use crate::id::Name;
+
+pub use self::probe::{Probe, probe};
 
 /// How many callers may wait for one issuer's refresh at a time.
 const WAITERS_MAX: usize = 1024;
@@ -282,23 +286,13 @@ impl Jwks {
 
     async fn fetch_once(&self, lane: &Lane) -> Outcome {
         let source = &lane.source;
-        let fetch = self.fetcher.fetch(source);
-        let json = tokio::time::timeout(source.timeout, fetch)
-            .await
-            .map_err(|_| RefreshError::Timeout { after: source.timeout })??;
-        let set = KeySet::parse(&json, self.clock.now().unix)?;
-        if set.is_empty() {
-            return Err(RefreshError::NoUsableKeys {
-                skipped: set.skipped().len(),
-                first: set.skipped().first().map(|s| s.reason),
-            });
-        }
+        let (document, set) = fetch_set(&self.fetcher, source, &*self.clock).await?;
         let fetched = Refreshed::Fetched { keys: set.len(), skipped: set.skipped().len() };
         for key in set.skipped() {
             let (kid, reason) = (key.kid.as_deref(), key.reason);
             tracing::debug!(issuer = %source.issuer, kid, %reason, "a key is not used");
         }
-        self.sink.publish(&source.issuer, set, &json);
+        self.sink.publish(&source.issuer, set, &document.text);
         Ok(fetched)
     }
 

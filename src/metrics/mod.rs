@@ -8,6 +8,7 @@
 //! Each area has a file: its families, and the methods of [`Metrics`] that count them. What a
 //! request counts is a `tally`: no lock, no allocation, and no cache line that two workers write.
 
+mod backups;
 mod bounds;
 mod build;
 mod caches;
@@ -31,6 +32,7 @@ use std::fmt;
 
 use prometheus::{Error, Registry, TextEncoder};
 
+pub use self::backups::BackupKind;
 pub use self::bounds::Bound;
 pub use self::reading::{Distribution, Reading};
 pub use self::requests::{CutBy, Ended, Protocol};
@@ -46,6 +48,7 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// All metrics of the process, with a registry of their own.
 pub struct Metrics {
     registry: Registry,
+    backups: backups::Backups,
     bounds: bounds::Bounds,
     build: build::Build,
     caches: caches::Caches,
@@ -80,6 +83,7 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(process::Process::new()?))?;
         Ok(Self {
+            backups: backups::Backups::new(&set)?,
             bounds: bounds::Bounds::new(&set)?,
             build: build::Build::new(&set, version)?,
             caches: caches::Caches::new(&set)?,

@@ -107,6 +107,7 @@ impl GoAway {
 pub(super) struct Transport {
     handshakes: [IntCounter; Handshake::ALL.len()],
     expiry: IntGaugeVec,
+    admin_expiry: IntGaugeVec,
     certificate_reloads: [IntCounter; RESULTS.len()],
     resets: [IntCounter; StreamReset::ALL.len()],
     goaways: [IntCounter; GoAway::ALL.len()],
@@ -124,6 +125,12 @@ impl Transport {
             "When a certificate in force expires; certificates in the order of the configuration.",
             &["certificate"],
         )?;
+        let admin_expiry = set.gauges(
+            "admin_tls_certificate_expiry_timestamp_seconds",
+            "When a certificate of the admin listener expires; certificates in the order of the \
+             configuration.",
+            &["certificate"],
+        )?;
         let reloads =
             set.counters("tls_reloads_total", "Attempts to load certificates anew.", &["result"])?;
         let resets = set.counters(
@@ -139,6 +146,7 @@ impl Transport {
         Ok(Self {
             handshakes: Handshake::ALL.map(|h| handshakes.with_label_values(&[h.as_str()])),
             expiry,
+            admin_expiry,
             certificate_reloads: RESULTS.map(|r| reloads.with_label_values(&[r])),
             resets: StreamReset::ALL.map(|r| resets.with_label_values(&[r.as_str()])),
             goaways: GoAway::ALL.map(|g| goaways.with_label_values(&[g.as_str()])),
@@ -162,22 +170,26 @@ impl Metrics {
         count(&self.transport.goaways, cause as usize);
     }
 
-    /// Sets when the certificates in force expire, and forgets others.
+    /// Sets when the certificates of the data plane expire, and forgets others.
     pub fn certificates(&self, expiries: &[Timestamp]) {
-        let gauges = &self.transport.expiry;
-        gauges.reset();
-        for (index, expiry) in expiries.iter().enumerate() {
-            let seconds = i64::try_from(expiry.unix_s()).unwrap_or(i64::MAX);
-            gauges.with_label_values(&[&index.to_string()]).set(seconds);
-        }
+        set_expiries(&self.transport.expiry, expiries);
     }
 
-    /// Counts an attempt to load certificates anew; with their expiries if it succeeded.
-    pub fn certificates_loaded(&self, expiries: Option<&[Timestamp]>) {
-        count(&self.transport.certificate_reloads, usize::from(expiries.is_some()));
-        if let Some(expiries) = expiries {
-            self.certificates(expiries);
-        }
+    /// The same for those of the admin listener.
+    pub fn admin_certificates(&self, expiries: &[Timestamp]) {
+        set_expiries(&self.transport.admin_expiry, expiries);
+    }
+    /// Counts an attempt to load certificates of either listener anew.
+    pub fn certificates_loaded(&self, success: bool) {
+        count(&self.transport.certificate_reloads, usize::from(success));
+    }
+}
+
+fn set_expiries(gauges: &IntGaugeVec, expiries: &[Timestamp]) {
+    gauges.reset();
+    for (index, expiry) in expiries.iter().enumerate() {
+        let seconds = i64::try_from(expiry.unix_s()).unwrap_or(i64::MAX);
+        gauges.with_label_values(&[&index.to_string()]).set(seconds);
     }
 }
 
@@ -209,13 +221,18 @@ mod tests {
             metrics.h2_goaway(cause);
             lines.push(format!("latchkey_h2_goaways_total{{cause=\"{}\"}} 1", cause.as_str()));
         }
-        metrics.certificates_loaded(Some(&[Timestamp::from_unix_s(7), Timestamp::MAX]));
-        metrics.certificates_loaded(Some(&[Timestamp::from_unix_s(9)]));
-        metrics.certificates_loaded(None);
+        metrics.certificates(&[Timestamp::from_unix_s(7), Timestamp::MAX]);
+        metrics.admin_certificates(&[Timestamp::from_unix_s(8)]);
+        metrics.certificates(&[Timestamp::from_unix_s(9)]);
+        for success in [true, true, false] {
+            metrics.certificates_loaded(success);
+        }
         lines.push("latchkey_tls_reloads_total{result=\"success\"} 2".to_owned());
         lines.push("latchkey_tls_reloads_total{result=\"failure\"} 1".to_owned());
         let expiry = "latchkey_tls_certificate_expiry_timestamp_seconds";
         lines.push(format!("{expiry}{{certificate=\"0\"}} 9"));
+        let expiry = "latchkey_admin_tls_certificate_expiry_timestamp_seconds";
+        lines.push(format!("{expiry}{{certificate=\"0\"}} 8"));
         let text = metrics.render();
         for line in lines {
             assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");

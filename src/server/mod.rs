@@ -61,7 +61,7 @@ use self::front::listen;
 pub use self::front::listen::BindError;
 use self::places::Places;
 pub use self::shared::{KeyRefresher, Settings, Shared};
-pub use self::upstream::UpstreamStates;
+pub use self::upstream::{UpstreamStates, reach};
 use crate::config::ServerConfig;
 use crate::secret::{SystemEntropy, random_bytes};
 

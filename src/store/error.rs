@@ -102,6 +102,9 @@ pub enum StoreError {
         /// What failed.
         detail: String,
     },
+    /// An operator was to get the name of another.
+    #[error("another operator has this name")]
+    NameTaken,
     /// A read, or a write before its commit, failed. Nothing was changed.
     #[error(
         "the database {} could not be {action} ({detail}): check the disk; nothing was changed",

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase as _};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageBackend};
 use subtle::ConstantTimeEq as _;
 
 use super::StoreOptions;
@@ -86,7 +86,17 @@ impl Files {
 
     /// Opens the file after a look at what it is and whom it lets in.
     fn open_checked(&self) -> Result<Database, StoreError> {
-        let file = OpenOptions::new().read(true).write(true).open(&self.path);
+        let (file, _) = self.open_with(OpenOptions::new().read(true).write(true))?;
+        self.open_file(file)
+    }
+
+    /// Opens the file for reading alone, after the same look at it; and how long it is.
+    pub(super) fn open_to_look(&self) -> Result<(File, u64), StoreError> {
+        self.open_with(OpenOptions::new().read(true))
+    }
+
+    fn open_with(&self, options: &OpenOptions) -> Result<(File, u64), StoreError> {
+        let file = options.open(&self.path);
         let file = file.map_err(|error| self.io_error("opened", &error))?;
         let metadata = file.metadata();
         let metadata = metadata.map_err(|error| self.io_error("opened", &error))?;
@@ -101,16 +111,34 @@ impl Files {
         if mode & MODE_REFUSED != 0 {
             return Err(StoreError::Mode { path: self.path.clone(), mode });
         }
-        self.open_file(file)
+        Ok((file, metadata.len()))
     }
 
     fn open_file(&self, file: File) -> Result<Database, StoreError> {
+        (self.opener)(&mut self.builder(), file)
+            .map_err(|error| StoreError::from_redb(&self.path, "opened", error.into()))
+    }
+
+    /// Opens what `backend` holds, checked as the file would be.
+    pub(super) fn open_backend(
+        &self,
+        backend: impl StorageBackend,
+    ) -> Result<Database, StoreError> {
+        let opened = self.builder().create_with_backend(backend);
+        opened.map_err(|error| StoreError::from_redb(&self.path, "opened", error.into()))
+    }
+
+    fn builder(&self) -> Builder {
         let mut builder = Builder::new();
         builder.set_cache_size(self.cache_bytes_max);
         // Walks the file once, and in return a damaged one is an error here, not a surprise later.
         builder.set_check_integrity_on_open(true);
-        (self.opener)(&mut builder, file)
-            .map_err(|error| StoreError::from_redb(&self.path, "opened", error.into()))
+        builder
+    }
+
+    /// The schema of `database`, which is ours and belongs to the master key.
+    pub(super) fn schema_of(&self, database: &Database) -> Result<u32, StoreError> {
+        self.inspect(database).map(|found| found.schema)
     }
 
     /// Reads what the database says of itself and refuses one that is not for us.
@@ -162,7 +190,7 @@ impl Files {
     fn back_up(&self, version: u32) -> Result<(), StoreError> {
         let mut name = self.path.as_os_str().to_owned();
         name.push(format!(".v{version}.bak"));
-        let copied = write_whole(Path::new(&name), Replace::Yes, |to| {
+        let copied = write_whole(UNFINISHED, Path::new(&name), Replace::Yes, |to| {
             io::copy(&mut File::open(&self.path)?, to).map(drop)
         });
         copied.map_err(|error| StoreError::Migration {
@@ -175,7 +203,7 @@ impl Files {
     /// Makes an empty database. If another process was first, its database is the database.
     fn create(&self) -> Result<(), StoreError> {
         let mut failure = None;
-        let made = write_whole(&self.path, Replace::No, |file| {
+        let made = write_whole(UNFINISHED, &self.path, Replace::No, |file| {
             let database = self.open_file(file.try_clone()?);
             database.and_then(|database| self.initialize(&database)).map_err(|error| {
                 failure = Some(error);
@@ -216,6 +244,9 @@ impl Files {
     }
 }
 
+/// What names of unfinished files begin with.
+const UNFINISHED: &str = ".latchkey-";
+
 /// Whether a file made whole may take the place of one that is there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replace {
@@ -229,10 +260,20 @@ pub(super) fn create_whole(
     path: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    write_whole(path, Replace::No, fill)
+    write_whole(UNFINISHED, path, Replace::No, fill)
+}
+
+/// The same; what is not whole yet has a name that begins with `prefix`.
+pub(super) fn create_whole_as(
+    prefix: &str,
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    write_whole(prefix, path, Replace::No, fill)
 }
 
 fn write_whole(
+    prefix: &str,
     path: &Path,
     replace: Replace,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
@@ -243,7 +284,7 @@ fn write_whole(
     };
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // Made with O_EXCL and mode 0600, removed again when anything below fails.
-    let mut made = tempfile::Builder::new().prefix(".latchkey-").tempfile_in(directory)?;
+    let mut made = tempfile::Builder::new().prefix(prefix).tempfile_in(directory)?;
     fill(made.as_file_mut())?;
     made.as_file().sync_all()?;
     match replace {
@@ -461,6 +502,28 @@ mod tests {
         drop(store);
         fs::copy(place.backup(1), &place.path).unwrap();
         assert!(testing::dump(&place.open().unwrap()) == dump);
+    }
+
+    #[test]
+    fn schema_2_is_migrated_after_a_copy_and_takes_audit_entries() {
+        let (place, dump) = Place::filled();
+        place.tamper(|tx| {
+            let tables = [
+                schema::OPERATORS,
+                schema::OPERATORS_BY_NAME,
+                schema::SESSIONS,
+                schema::AUDIT,
+                schema::USAGE,
+            ];
+            tables.into_iter().for_each(|table| assert!(tx.delete_table(table).unwrap()));
+        });
+        place.set_schema(2);
+        let store = place.open().unwrap();
+        assert!(testing::dump(&store) == dump);
+        assert!(place.backup(2).exists());
+        store.write(|tx| tx.append_audit(&testing::audit_record(1)).map(drop)).unwrap();
+        let report = store.read(|tx| tx.verify_audit(None)).unwrap();
+        assert!(report.is_intact() && report.entries == 1, "{report:?}");
     }
 
     #[test]

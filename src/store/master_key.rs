@@ -137,17 +137,26 @@ fn read(path: &Path) -> Result<Option<MasterKey>, MasterKeyError> {
 fn create(path: &Path, entropy: &dyn Entropy) -> Result<(MasterKey, Created), MasterKeyError> {
     let key = MasterKey::generate(entropy)
         .map_err(|_| MasterKeyError::Entropy { path: path.to_path_buf() })?;
-    let made = file::create_whole(path, |file| {
-        file.write_all(key.to_text().expose().as_bytes())?;
-        file.write_all(b"\n")
-    });
-    match made {
+    match put(path, &key) {
         Ok(()) => Ok((key, Created::Yes)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             load(path).map(|key| (key, Created::No))
         }
         Err(error) => Err(io_error(path, "made", &error)),
     }
+}
+
+/// Writes `key` to `path`, where there must be no file: whole, on the disk, mode 0600, or not at
+/// all.
+pub(super) fn write(path: &Path, key: &MasterKey) -> Result<(), MasterKeyError> {
+    put(path, key).map_err(|error| io_error(path, "made", &error))
+}
+
+fn put(path: &Path, key: &MasterKey) -> io::Result<()> {
+    file::create_whole(path, |file| {
+        file.write_all(key.to_text().expose().as_bytes())?;
+        file.write_all(b"\n")
+    })
 }
 
 fn io_error(path: &Path, action: &'static str, error: &io::Error) -> MasterKeyError {

@@ -11,10 +11,13 @@
 //! to the observer it was given.
 
 pub mod audit;
+pub mod backup;
 mod error;
 mod file;
 mod group;
+mod inspect;
 pub mod master_key;
+pub mod operators;
 mod read;
 pub mod records;
 mod schema;
@@ -33,6 +36,8 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase as _};
 
 pub use self::error::StoreError;
+pub use self::inspect::{Contents, Inspection, inspect};
+pub use self::operators::{OidcSubject, OperatorRecord, PasswordHash, SessionRecord, TotpRecord};
 pub use self::read::ReadTx;
 pub use self::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,

@@ -260,6 +260,14 @@ impl ReadTx {
         })
     }
 
+    /// The bytes under `key`, whatever they are.
+    pub(super) fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let opened = self.open(table)?;
+        let found = opened.get(key);
+        let found = found.map_err(|error| self.context.failed("read", error))?;
+        Ok(found.map(|bytes| bytes.value().to_vec()))
+    }
+
     pub(super) fn has(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
         let opened = self.open(table)?;
         let found = opened.get(key);
@@ -277,7 +285,7 @@ impl ReadTx {
         ids.iter().map(|id| self.record(table, id)?.ok_or_else(missing)).collect()
     }
 
-    fn page<R: Record>(
+    pub(super) fn page<R: Record>(
         &self,
         table: Table,
         after: Option<&[u8]>,

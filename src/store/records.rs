@@ -5,6 +5,7 @@
 //! whether a key still verifies is decided elsewhere. JSON, because a database that misbehaves is
 //! read by people, and 100,000 keys decode in a fraction of a second.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -210,6 +211,12 @@ pub struct AdminTokenRecord {
     /// When it last verified, to the precision of the batches that write it.
     #[serde(with = "unix_ms_option")]
     pub last_used_at: Option<Timestamp>,
+    /// The names of the permissions that it has of its role; `None`: all of them.
+    #[serde(default)]
+    pub scopes: Option<BTreeSet<String>>,
+    /// The shops that it sees; `None`: all of them.
+    #[serde(default)]
+    pub shops: Option<BTreeSet<ShopId>>,
 }
 
 /// What an operator may do. Ordered by trust: each but the viewer, who changes nothing, may do all
@@ -332,17 +339,22 @@ impl Record for KeySetRecord {}
 impl Record for IdempotencyRecord {}
 
 /// Timestamps in milliseconds: their text form keeps only seconds.
-mod unix_ms {
+pub(super) mod unix_ms {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
     use crate::clock::Timestamp;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `with` passes a reference")]
-    pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(
+        at: &Timestamp,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_u64(at.unix_ms())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Timestamp, D::Error> {
         u64::deserialize(from).map(Timestamp::from_unix_ms)
     }
 }
@@ -354,14 +366,14 @@ mod unix_ms_option {
     use crate::clock::Timestamp;
 
     #[expect(clippy::ref_option, reason = "serde's `with` passes a reference to the field")]
-    pub(super) fn serialize<S: Serializer>(
+    pub(in crate::store) fn serialize<S: Serializer>(
         at: &Option<Timestamp>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         at.map(Timestamp::unix_ms).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Timestamp>, D::Error> {
         Ok(Option::<u64>::deserialize(from)?.map(Timestamp::from_unix_ms))
@@ -369,16 +381,21 @@ mod unix_ms_option {
 }
 
 /// Bytes as base64url.
-mod bytes_text {
+pub(super) mod bytes_text {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(
+        bytes: &[u8],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<u8>, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
         let bytes = URL_SAFE_NO_PAD.decode(text.as_bytes());
         bytes.map_err(|_| serde::de::Error::custom("not base64url"))
@@ -386,20 +403,51 @@ mod bytes_text {
 }
 
 /// Digests as base64url.
-mod digest_text {
+pub(super) mod digest_text {
     use serde::{Deserializer, Serializer};
 
     use crate::secret::Digest;
 
-    pub(super) fn serialize<S: Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(
+        digest: &Digest,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         super::bytes_text::serialize(digest.as_bytes(), to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Digest, D::Error> {
         let bytes = super::bytes_text::deserialize(from)?;
         let bytes = <[u8; 32]>::try_from(bytes);
         let bytes = bytes.map_err(|_| serde::de::Error::custom("not a digest"))?;
         Ok(Digest::from_bytes(bytes))
+    }
+}
+
+/// Digests, one after the other, as one base64url text.
+pub(super) mod digest_texts {
+    use serde::{Deserializer, Serializer};
+
+    use crate::secret::Digest;
+
+    pub(in crate::store) fn serialize<S: Serializer>(
+        digests: &[Digest],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = digests.iter().flat_map(|digest| *digest.as_bytes()).collect();
+        super::bytes_text::serialize(&bytes, to)
+    }
+
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Digest>, D::Error> {
+        let bytes = super::bytes_text::deserialize(from)?;
+        let (whole, rest) = bytes.as_chunks::<32>();
+        if !rest.is_empty() {
+            return Err(serde::de::Error::custom("not digests"));
+        }
+        Ok(whole.iter().map(|bytes| Digest::from_bytes(*bytes)).collect())
     }
 }
 

@@ -13,7 +13,7 @@ use redb::{ReadableTable as _, TableDefinition};
 use super::error::StoreError;
 use super::records::{IdempotencyRecord, KeyRecord, Record, TokenRecord};
 use crate::clock::Timestamp;
-use crate::id::{AdminTokenId, KeyId, ShopId, TokenId};
+use crate::id::{AdminTokenId, KeyId, OperatorId, ShopId, TokenId};
 
 /// A table, from bytes to bytes.
 pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -253,6 +253,11 @@ pub(super) fn token_id(id: TokenId) -> [u8; 16] {
 
 /// The key of an admin token.
 pub(super) fn admin_token_id(id: AdminTokenId) -> [u8; 8] {
+    id.0.to_be_bytes()
+}
+
+/// The key of an operator.
+pub(super) fn operator_id(id: OperatorId) -> [u8; 8] {
     id.0.to_be_bytes()
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use redb::StorageBackend;
 
+use super::audit::{AuditActor, AuditRecord, AuditSubject};
 use super::file::Files;
 use super::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
@@ -113,6 +114,8 @@ pub(super) fn admin_token(id: u64) -> AdminTokenRecord {
         created_at: Timestamp::from_unix_ms(5),
         expires_at: None,
         last_used_at: Some(Timestamp::from_unix_ms(6)),
+        scopes: None,
+        shops: None,
     }
 }
 
@@ -130,6 +133,27 @@ pub(super) fn made(at_ms: u64) -> IdempotencyRecord {
         fingerprint: [9; 32],
         resource: "/api/v1/shops/one".to_owned(),
         created_at: Timestamp::from_unix_ms(at_ms),
+    }
+}
+
+/// The entry of day `n`.
+pub(super) fn audit_record(n: u64) -> AuditRecord {
+    AuditRecord {
+        at: Timestamp::from_unix_ms(1_700_000_000_123 + n * 24 * 3600 * 1000),
+        actor: AuditActor {
+            label: "socket".to_owned(),
+            name: "Käthe \"K\"".to_owned(),
+            role: Role::Owner,
+        },
+        address: (n.is_multiple_of(2)).then(|| "2001:db8::7".parse().unwrap()),
+        action: "shop.created".to_owned(),
+        subject: AuditSubject {
+            kind: "shop".to_owned(),
+            id: format!("shop-{n}"),
+            shop: Some(ShopId::parse("one").unwrap()),
+        },
+        before: None,
+        after: Some(serde_json::json!({ "name": format!("n{n}"), "limits": [1.5, null] })),
     }
 }
 

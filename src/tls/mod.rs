@@ -28,10 +28,29 @@ use crate::config::{CertificateFiles, ClientAuth, TlsConfig, TlsVersion};
 
 pub use self::files::Fingerprint;
 
-/// The protocols that are spoken, the preferred one first.
-const ALPN: [&[u8]; 2] = [H2, b"http/1.1"];
 /// HTTP/2 as it is named in a handshake.
 const H2: &[u8] = b"h2";
+/// HTTP/1.1, likewise.
+const H1: &[u8] = b"http/1.1";
+
+/// The versions of HTTP that a listener offers in handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// HTTP/2, or else HTTP/1.1.
+    Both,
+    /// HTTP/1.1.
+    Http1,
+}
+
+impl Versions {
+    fn alpn(self) -> Vec<Vec<u8>> {
+        let names: &[&[u8]] = match self {
+            Self::Both => &[H2, H1],
+            Self::Http1 => &[H1],
+        };
+        names.iter().map(|name| name.to_vec()).collect()
+    }
+}
 
 /// Why a set of certificates is not used.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +136,7 @@ impl Tls {
     /// # Errors
     ///
     /// [`TlsError`], for the first thing that is wrong.
-    pub fn load(config: &TlsConfig, now: Timestamp) -> Result<Self, TlsError> {
+    pub fn load(config: &TlsConfig, http: Versions, now: Timestamp) -> Result<Self, TlsError> {
         // Before the files: one that is changed in between is looked at again.
         let fingerprint = Fingerprint::of(config);
         let provider = Arc::new(ring::default_provider());
@@ -138,7 +157,7 @@ impl Tls {
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(client_verifier(config, &provider)?)
             .with_cert_resolver(Arc::new(resolver));
-        rustls.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        rustls.alpn_protocols = http.alpn();
         rustls.ticketer = ring::Ticketer::new()?;
         Ok(Self {
             rustls: Arc::new(rustls),
@@ -167,6 +186,20 @@ impl Tls {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+}
+
+/// From when until when the first certificate of `file` is valid, whoever it is for. Blocks.
+///
+/// # Errors
+///
+/// [`TlsError`]: the file holds none, or cannot be read.
+pub fn validity(file: &Path) -> Result<(Timestamp, Timestamp), TlsError> {
+    let fault = |file, why| TlsError::Certificate { file, why };
+    let chain = files::certificates(file).map_err(|why| why.of(file, fault))?;
+    let facts = chain.first().and_then(|own| Facts::read(own));
+    let facts =
+        facts.ok_or_else(|| fault(file.to_owned(), "its first certificate cannot be read"))?;
+    Ok((facts.not_before, facts.not_after))
 }
 
 /// A client as its certificate names it.

@@ -23,6 +23,10 @@ fn now() -> Timestamp {
     Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").unwrap()
 }
 
+fn load(config: &TlsConfig, now: Timestamp) -> Result<Tls, TlsError> {
+    Tls::load(config, Versions::Both, now)
+}
+
 /// A client that trusts `authority` and asks for `name`.
 struct Client<'a> {
     name: &'a str,
@@ -109,7 +113,7 @@ fn the_name_asked_for_picks_the_certificate() {
     };
     let (first, first_files) = issue(&["a.example", "*.wild.example"], "first");
     let (second, second_files) = issue(&["b.example", "exact.wild.example"], "second");
-    let tls = Tls::load(&config(vec![first_files, second_files]), now()).unwrap();
+    let tls = load(&config(vec![first_files, second_files]), now()).unwrap();
     assert_eq!(tls.warnings(), [""; 0]);
     for (name, expected) in [
         ("a.example", &first),
@@ -139,7 +143,7 @@ fn one_name_may_have_certificates_of_several_kinds() {
     };
     let (ed25519, ed25519_files) = of_kind(&PKCS_ED25519, "ed25519");
     let (p384, p384_files) = of_kind(&PKCS_ECDSA_P384_SHA384, "p384");
-    let tls = Tls::load(&config(vec![ed25519_files, p384_files]), now()).unwrap();
+    let tls = load(&config(vec![ed25519_files, p384_files]), now()).unwrap();
     let mut client = Client::default().config(&bench.authority);
     let meet = |client: &ClientConfig| meet(Arc::new(client.clone()), "a.example", &tls).unwrap();
     assert_eq!(meet(&client).certificate(), &ed25519);
@@ -168,7 +172,7 @@ fn versions_and_protocols() {
     let bench = bench();
     let files = bench.authority.issue(&["a.example"]).write(bench.dir.path(), "a");
     let mut settings = config(vec![files]);
-    let tls = Tls::load(&settings, now()).unwrap();
+    let tls = load(&settings, now()).unwrap();
     let old = Client { versions: &[&version::TLS12], ..Client::default() };
     old.connect(&bench, &tls).unwrap();
     for (alpn, h2) in [
@@ -180,10 +184,14 @@ fn versions_and_protocols() {
         let met = Client { alpn, ..Client::default() }.connect(&bench, &tls).unwrap();
         assert_eq!(is_h2(&met.server), h2, "{alpn:?}");
     }
+    let http1 = Tls::load(&settings, Versions::Http1, now()).unwrap();
+    let both: &[&[u8]] = &[b"h2", b"http/1.1"];
+    let met = Client { alpn: both, ..Client::default() }.connect(&bench, &http1).unwrap();
+    assert!(!is_h2(&met.server));
     let strange = Client { alpn: &[b"spdy/3"], ..Client::default() }.connect(&bench, &tls);
     assert_eq!(strange.err(), Some(rustls::Error::NoApplicationProtocol));
     settings.min_version = TlsVersion::Tls13;
-    let tls = Tls::load(&settings, now()).unwrap();
+    let tls = load(&settings, now()).unwrap();
     assert!(old.connect(&bench, &tls).is_err());
     Client::default().connect(&bench, &tls).unwrap();
 }
@@ -202,7 +210,7 @@ fn client_certificates() {
         (ClientAuth::Required, false, false),
     ] {
         settings.client_auth = auth;
-        let tls = Tls::load(&settings, now()).unwrap();
+        let tls = load(&settings, now()).unwrap();
         for (identity, expected) in [(None, none), (Some(&strange), bad), (Some(&good), true)] {
             let met = Client { identity, ..Client::default() }.connect(&bench, &tls);
             assert_eq!(met.is_ok(), expected, "{auth:?}");
@@ -220,7 +228,7 @@ fn sessions_end_with_the_set_they_began_under() {
     let bench = bench();
     let files = bench.authority.issue(&["a.example"]).write(bench.dir.path(), "a");
     let settings = config(vec![files]);
-    let tls = Tls::load(&settings, now()).unwrap();
+    let tls = load(&settings, now()).unwrap();
     for versions in [&[&version::TLS13][..], &[&version::TLS12]] {
         let client = Client { versions, ..Client::default() }.config(&bench.authority);
         let client = Arc::new(client);
@@ -231,7 +239,7 @@ fn sessions_end_with_the_set_they_began_under() {
         };
         assert_eq!(kinds(&tls), Some(rustls::HandshakeKind::Full));
         assert_eq!(kinds(&tls), Some(rustls::HandshakeKind::Resumed));
-        let next = Tls::load(&settings, now()).unwrap();
+        let next = load(&settings, now()).unwrap();
         assert_eq!(kinds(&next), Some(rustls::HandshakeKind::Full));
     }
 }
@@ -266,7 +274,7 @@ fn what_cannot_be_used_is_refused_with_its_file_and_a_remedy() {
         (key(other.key_file.clone()), "other.key", "not the key of"),
         (key(file("long.key", &"x".repeat(1 << 21))), "long.key", "longer than"),
     ] {
-        let error = Tls::load(&config(vec![files]), now()).unwrap_err().to_string();
+        let error = load(&config(vec![files]), now()).unwrap_err().to_string();
         assert!(error.contains(names) && error.contains(says), "{names}, {says}: {error}");
     }
     let mut settings = config(vec![good.clone()]);
@@ -278,10 +286,10 @@ fn what_cannot_be_used_is_refused_with_its_file_and_a_remedy() {
         (Some(file("ca.pem", &pem("CERTIFICATE", b"x"))), "cannot be used"),
     ] {
         settings.client_ca_file = authorities;
-        let error = Tls::load(&settings, now()).unwrap_err().to_string();
+        let error = load(&settings, now()).unwrap_err().to_string();
         assert!(error.contains(says), "{says}: {error}");
     }
-    assert!(matches!(Tls::load(&config(vec![]), now()), Err(TlsError::NoCertificate)));
+    assert!(matches!(load(&config(vec![]), now()), Err(TlsError::NoCertificate)));
 }
 
 #[test]
@@ -302,7 +310,7 @@ fn no_message_quotes_a_key() {
             key_file: files.chain_file.clone(),
         };
         for files in [files.clone(), swapped] {
-            let error = Tls::load(&config(vec![files]), now()).unwrap_err();
+            let error = load(&config(vec![files]), now()).unwrap_err();
             assert!(!format!("{error} {error:?}").contains(&secret), "{error}");
         }
     }
@@ -319,13 +327,13 @@ fn what_is_doubtful_is_told_and_served() {
     std::fs::set_permissions(&files.key_file, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .unwrap();
     let settings = config(vec![files]);
-    let tls = Tls::load(&settings, now()).unwrap();
+    let tls = load(&settings, now()).unwrap();
     let told = tls.warnings().join("\n");
     for says in ["expired at 2025-02-01", "everybody may read", "no DNS name"] {
         assert!(told.contains(says), "{says}: {told}");
     }
     assert_eq!(tls.expiries(), [Timestamp::parse_rfc3339("2025-02-01T00:00:00Z").unwrap()]);
-    let early = Tls::load(&settings, Timestamp::from_unix_s(0)).unwrap();
+    let early = load(&settings, Timestamp::from_unix_s(0)).unwrap();
     assert!(early.warnings().join("\n").contains("not valid before 2025-01-01"));
 }
 
@@ -344,7 +352,7 @@ fn fingerprints_see_every_change() {
     let files = bench.authority.issue(&["a.example"]).write(bench.dir.path(), "a");
     let mut settings = config(vec![files.clone()]);
     let first = Fingerprint::of(&settings);
-    assert_eq!(Tls::load(&settings, now()).unwrap().fingerprint(), first);
+    assert_eq!(load(&settings, now()).unwrap().fingerprint(), first);
     let mut seen = vec![first];
     let mut differs = |settings: &TlsConfig| {
         let fingerprint = Fingerprint::of(settings);

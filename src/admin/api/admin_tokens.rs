@@ -59,7 +59,8 @@ pub(super) async fn create(
     let role = role.map_err(|error| Problem::invalid("role", error.to_string()))?;
     let expires_at = value.expires_at.as_deref();
     let expires_at = expires_at.map(|text| date_time("expires_at", text)).transpose()?;
-    let fields = AdminTokenFields { name: value.name, role, expires_at };
+    let AdminTokenCreate { name, scopes, shops, .. } = value;
+    let fields = AdminTokenFields { name, role, expires_at, scopes, shops };
     let bound = idempotency.bind(&node, &caller, &raw);
     let work = move |node: &Node| admin_tokens::create(node, &caller, fields, bound.as_ref());
     let made = blocking(&node, work).await?;

@@ -18,7 +18,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::problem::{Code, Problem};
-use crate::admin::caller::{Caller, Scopes, Shops, Via};
+use crate::admin::caller::{Caller, Shops, Via};
 use crate::admin::node::Node;
 use crate::admin::operations::admin_tokens::{self, AdminTokenFailure};
 use crate::decision::Facts as _;
@@ -81,11 +81,11 @@ fn by_token(node: &Node, headers: &HeaderMap, client: IpAddr) -> Result<Caller, 
         text.map_or(Err(AdminTokenFailure::Invalid), |text| admin_tokens::authenticate(node, text));
     match found {
         Ok(token) => Ok(Caller {
+            scopes: admin_tokens::scopes(&token),
+            shops: token.shops.map_or(Shops::All, Shops::Only),
             role: token.role,
             name: token.name,
             via: Via::Token(token.id),
-            shops: Shops::All,
-            scopes: Scopes::All,
             address: Some(client),
         }),
         Err(AdminTokenFailure::Expired) => {

@@ -157,6 +157,11 @@ pub(super) struct PageQuery {
 }
 
 impl PageQuery {
+    /// Of a query that has further parameters.
+    pub(super) fn new(limit: Option<String>, cursor: Option<String>) -> Self {
+        Self { limit, cursor }
+    }
+
     /// How many items, and after which id. Cursors are ids, spelt so that nobody builds one.
     pub(super) fn parse<I>(
         &self,

@@ -3,11 +3,18 @@
 //!
 //! These are wire types: records are `store`'s, and nothing here knows a rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+pub use super::dto_audit::{
+    AuditActor, AuditEntry, AuditFault, AuditHead, AuditSubject, AuditVerified, AuditVerify,
+};
 pub use super::dto_node::{
     AssertionKey, AssertionKeyRotate, AssertionKeyTurn, Info, Issuer, IssuerRefreshed, Policy,
     SigningKey,
+};
+
+pub use super::dto_operators::{
+    Operator, OperatorCreate, OperatorPatch, OperatorSession, PasswordReset, SessionsRevoked,
 };
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -356,9 +363,14 @@ pub struct AdminToken {
     pub id: AdminTokenId,
     /// What people call it.
     pub name: String,
-    /// What it may do: `viewer`, `operator` or `owner`.
+    /// What it may do: `member`, `viewer`, `operator` or `owner`.
     #[schema(value_type = String, example = "operator")]
     pub role: Role,
+    /// What it may do of that, such as `keys:read`; `null`: everything.
+    pub scopes: Option<BTreeSet<String>>,
+    /// The shops that it sees; `null`: all of them.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub shops: Option<BTreeSet<ShopId>>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -372,8 +384,16 @@ pub struct AdminToken {
 
 impl From<AdminTokenRecord> for AdminToken {
     fn from(record: AdminTokenRecord) -> Self {
-        let AdminTokenRecord { id, name, role, created_at, expires_at, last_used_at, .. } = record;
-        Self { id, name, role, created_at, expires_at, last_used_at }
+        Self {
+            id: record.id,
+            name: record.name,
+            role: record.role,
+            scopes: record.scopes,
+            shops: record.shops,
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+            last_used_at: record.last_used_at,
+        }
     }
 }
 
@@ -393,8 +413,14 @@ pub struct AdminTokenCreated {
 pub struct AdminTokenCreate {
     /// What people will know it by.
     pub name: String,
-    /// What it may do: `viewer`, `operator` or `owner`.
+    /// What it may do: `member`, `viewer`, `operator` or `owner`.
     pub role: String,
+    /// What it may do of that, such as `keys:read`; everything when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<String>>,
+    /// The shops that it sees; all of them when left out. A member's token names its shops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shops: Option<Vec<String>>,
     /// When it stops verifying; never when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]

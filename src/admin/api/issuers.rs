@@ -8,8 +8,10 @@ use axum::extract::State;
 use super::body::Segments;
 use super::dto::{Issuer, IssuerRefreshed, Page};
 use super::problem::{Code, Problem, ProblemBody};
+use super::respond::blocking;
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
+use crate::admin::operations::issuers;
 use crate::config::{Config, IssuerSourceConfig, KeySource};
 use crate::decision::jwt::KeySets as _;
 use crate::decision::policy;
@@ -64,6 +66,11 @@ pub(super) async fn refresh(
         return Err(Problem::new(Code::Unavailable, detail));
     };
     let refreshed = jwks.refresh(&name, RefreshReason::Operator).await.map_err(|e| problem(&e))?;
+    if let Refreshed::Fetched { keys, .. } = refreshed {
+        let issuer = name.clone();
+        let record = move |node: &Node| issuers::record_refresh(node, &caller, &issuer, keys);
+        blocking(&node, record).await?;
+    }
     let issuer = all(&node).into_iter().find(|issuer| issuer.name == name);
     let issuer = issuer.ok_or_else(|| Problem::new(Code::NotFound, "There is no such issuer."))?;
     Ok(Json(IssuerRefreshed { issuer, fetched: matches!(refreshed, Refreshed::Fetched { .. }) }))

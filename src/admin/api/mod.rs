@@ -6,19 +6,22 @@
 
 mod admin_tokens;
 mod assertion_keys;
+mod audit;
 pub(super) mod auth;
 mod body;
 pub mod dto;
+mod dto_audit;
 mod dto_node;
+mod dto_operators;
 pub mod dto_usage;
 mod events;
 mod explain;
-pub mod explain_dto;
 mod health;
 mod info;
 mod issuers;
 mod keys;
 mod limits;
+mod operators;
 pub mod problem;
 mod respond;
 mod shops;
@@ -123,6 +126,17 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(info::rotate_signing_keys))
         .routes(routes!(assertion_keys::list))
         .routes(routes!(assertion_keys::rotate))
+        .routes(routes!(operators::list, operators::create))
+        .routes(routes!(operators::get, operators::patch, operators::delete))
+        .routes(routes!(operators::reset_password))
+        .routes(routes!(operators::reset_second_factor))
+        .routes(routes!(operators::list_sessions, operators::revoke_sessions))
+        .routes(routes!(operators::list_all_sessions))
+        .routes(routes!(operators::revoke_session))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::head))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export_all))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }
@@ -139,7 +153,8 @@ async fn bounded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn not_found() -> Problem {
+/// What there is nothing of.
+pub(super) async fn not_found() -> Problem {
     let detail = "There is nothing here; `/api/v1/openapi.json` describes what there is.";
     Problem::new(Code::NotFound, detail)
 }

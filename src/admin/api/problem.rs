@@ -190,6 +190,12 @@ impl Problem {
         self.code
     }
 
+    /// For who speaks of it otherwise than in JSON: what it is, what was wrong and what to do, the
+    /// faults of the input, and seconds to wait.
+    pub(in crate::admin) fn into_parts(self) -> (Code, String, Vec<FieldError>, Option<u64>) {
+        (self.code, self.detail, self.errors, self.retry_after_s)
+    }
+
     /// With the challenge of a 401 (RFC 9110 §11.6.1).
     #[must_use]
     pub(super) fn with_challenge(mut self, challenge: &'static str) -> Self {
@@ -229,6 +235,23 @@ impl From<OperationError> for Problem {
             OperationError::Store(_) => {
                 tracing::error!(error = %detail, "the store refused an operation");
                 Self::new(Code::StoreUnavailable, detail).with_retry_after(5)
+            }
+            OperationError::Files(_) => {
+                tracing::error!(error = %detail, "a file could not be used");
+                let detail = format!("{}.", capitalized(&detail));
+                Self::new(Code::Unavailable, detail).with_retry_after(60)
+            }
+            OperationError::TooMany { wait } => {
+                Self::new(Code::RateLimited, format!("{}.", capitalized(&detail)))
+                    .with_retry_after(wait.as_secs().saturating_add(1))
+            }
+            OperationError::Busy => {
+                Self::new(Code::Unavailable, format!("{}.", capitalized(&detail)))
+                    .with_retry_after(2)
+            }
+            OperationError::PasswordUnusable | OperationError::Interrupted => {
+                tracing::error!(error = %detail, "an operation of the admin API failed");
+                Self::new(Code::Internal, format!("{}.", capitalized(&detail)))
             }
             OperationError::TooManyListeners(_) => {
                 Self::new(Code::Unavailable, format!("{}.", capitalized(&detail)))

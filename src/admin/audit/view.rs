@@ -64,5 +64,11 @@ pub fn widget_token(token: &TokenRecord) -> Value {
 /// An admin token.
 #[must_use]
 pub fn admin_token(token: &AdminTokenRecord) -> Value {
-    json!({ "name": token.name, "role": token.role, "expires_at": token.expires_at })
+    json!({
+        "name": token.name,
+        "role": token.role,
+        "expires_at": token.expires_at,
+        "scopes": token.scopes,
+        "shops": token.shops,
+    })
 }

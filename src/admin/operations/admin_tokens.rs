@@ -1,16 +1,18 @@
 //! Tokens for the admin plane: `lka_` and 40 lowercase hex digits.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::validate::Faults;
-use super::{Created, Idempotency, OperationError, Page, Resource, gone, now};
+use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, shops};
 use crate::admin::audit::{self, Action, Subject, view};
-use crate::admin::caller::{Caller, Permission};
+use crate::admin::caller::{Caller, Permission, Scopes};
 use crate::admin::node::{AdminToken, Node};
+use crate::admin::patch::Patch;
 use crate::clock::Timestamp;
-use crate::id::AdminTokenId;
+use crate::id::{AdminTokenId, ShopId};
 use crate::secret::{Entropy, EntropyError, SecretText, random_bytes};
 use crate::store::{AdminTokenRecord, Role, WriteTx};
 
@@ -23,6 +25,9 @@ const RANDOM_BYTES: usize = 20;
 /// Most tokens there can be; each is held in memory.
 pub const ADMIN_TOKENS_MAX: usize = 1000;
 
+/// Most shops that a token names.
+const SHOPS_MAX: usize = 1000;
+
 /// What a token is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminTokenFields {
@@ -32,6 +37,10 @@ pub struct AdminTokenFields {
     pub role: Role,
     /// When it stops verifying; `None`: never.
     pub expires_at: Option<Timestamp>,
+    /// The names of the permissions that it has of its role; `None`: all of them.
+    pub scopes: Option<Vec<String>>,
+    /// The shops that it sees; `None`: all of them. A member's token names its shops.
+    pub shops: Option<Vec<String>>,
 }
 
 /// Creates a token. Its text is in the result and nowhere else.
@@ -46,7 +55,9 @@ pub fn create(
     let mut faults = Faults::default();
     faults.name("name", &fields.name, false);
     faults.expiry("expires_at", fields.expires_at, now);
+    let bounds = Bounds::of(&mut faults, &fields);
     faults.into_result()?;
+    bounds.require_of(caller, fields.role)?;
     node.mutate_admin_tokens(
         |tx| {
             if let Some(made) = Idempotency::replay(idempotency, tx, now)? {
@@ -60,7 +71,11 @@ pub fn create(
                 return Err(OperationError::Conflict(message));
             }
             let secret = mint(node.entropy.as_ref())?;
-            let AdminTokenFields { name, role, expires_at } = fields;
+            let Bounds { scopes, shops } = bounds;
+            for shop in shops.iter().flatten() {
+                shops::find(tx, shop)?;
+            }
+            let AdminTokenFields { name, role, expires_at, .. } = fields;
             let record = AdminTokenRecord {
                 id: AdminTokenId(u64::from_be_bytes(random_bytes(node.entropy.as_ref())?)),
                 name,
@@ -69,6 +84,8 @@ pub fn create(
                 created_at: now,
                 expires_at,
                 last_used_at: None,
+                scopes: scopes.map(|scopes| scopes.iter().map(ToString::to_string).collect()),
+                shops,
             };
             tx.put_admin_token(&record)?;
             let (subject, after) =
@@ -84,6 +101,90 @@ pub fn create(
             }
         },
     )
+}
+
+/// What a token has of its role, and of the shops.
+struct Bounds {
+    scopes: Option<BTreeSet<Permission>>,
+    shops: Option<BTreeSet<ShopId>>,
+}
+
+impl Bounds {
+    fn of(faults: &mut Faults, fields: &AdminTokenFields) -> Self {
+        let mut scopes = fields.scopes.as_ref().map(|_| BTreeSet::new());
+        for (place, text) in fields.scopes.iter().flatten().enumerate() {
+            let field = format!("scopes[{place}]");
+            match Permission::parse(text) {
+                Some(scope) if scope.is_of(fields.role) => {
+                    scopes.get_or_insert_default().insert(scope)
+                }
+                Some(scope) => {
+                    let problem =
+                        format!("`{scope}` is nothing that the role `{}` has", fields.role);
+                    faults.add(field, problem);
+                    break;
+                }
+                None => {
+                    let all = Permission::ALL.map(Permission::as_str).join(", ");
+                    faults.add(field, format!("is no permission; there are {all}"));
+                    break;
+                }
+            };
+        }
+        if scopes.as_ref().is_some_and(BTreeSet::is_empty) {
+            faults.add("scopes", "is empty; name what the token may do, or leave it out");
+        }
+        let mut shops = fields.shops.as_ref().map(|_| BTreeSet::new());
+        for (place, text) in fields.shops.iter().flatten().enumerate().take(SHOPS_MAX + 1) {
+            match ShopId::parse(text) {
+                Ok(shop) if place < SHOPS_MAX => drop(shops.get_or_insert_default().insert(shop)),
+                Ok(_) => faults.add("shops", format!("holds more than {SHOPS_MAX} shops")),
+                Err(error) => faults.add(format!("shops[{place}]"), error.to_string()),
+            }
+        }
+        let bare = shops.as_ref().is_none_or(BTreeSet::is_empty);
+        if bare && (shops.is_some() || fields.role == Role::Member) {
+            faults.add("shops", "names no shop; name those that the token sees");
+        }
+        Self { scopes, shops }
+    }
+
+    /// Nobody gives away what it does not have: not a token of few scopes, by way of another.
+    fn require_of(&self, caller: &Caller, role: Role) -> Result<(), OperationError> {
+        let given = |permission: &Permission| {
+            let scoped = self.scopes.as_ref().is_none_or(|scopes| scopes.contains(permission));
+            scoped && permission.is_of(role)
+        };
+        let lacking = |permission: &Permission| given(permission) && !caller.may(*permission);
+        match Permission::ALL.into_iter().find(lacking) {
+            Some(needed) => caller.require_any(needed),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What of its role a token has. A name that this build does not know allows nothing.
+#[must_use]
+pub fn scopes(token: &AdminTokenRecord) -> Scopes {
+    let known = |names: &BTreeSet<String>| {
+        Scopes::Only(names.iter().filter_map(|name| Permission::parse(name)).collect())
+    };
+    token.scopes.as_ref().map_or(Scopes::All, known)
+}
+
+/// A shop is going: no token sees it any more, not even if another of its id comes.
+pub(super) fn forget_shop(
+    tx: &mut WriteTx,
+    patch: &mut Patch,
+    shop: &ShopId,
+) -> Result<(), OperationError> {
+    for mut token in tx.admin_tokens(None, usize::MAX)? {
+        if token.shops.as_mut().is_some_and(|shops| shops.remove(shop)) {
+            tx.put_admin_token(&token)?;
+            patch.admin_token(token);
+        }
+    }
+    Ok(())
 }
 
 /// Up to `limit` tokens, from the first after `after`.
@@ -115,7 +216,9 @@ pub fn revoke(node: &Node, caller: &Caller, id: AdminTokenId) -> Result<(), Oper
             let Some(token) = tx.admin_token(id)? else {
                 return Err(OperationError::NotFound(Resource::AdminToken));
             };
-            let lasting = |t: &AdminTokenRecord| t.role == Role::Owner && t.expires_at.is_none();
+            let whole = |t: &AdminTokenRecord| t.scopes.is_none() && t.shops.is_none();
+            let lasting =
+                |t: &AdminTokenRecord| t.role == Role::Owner && t.expires_at.is_none() && whole(t);
             let all = tx.admin_tokens(None, usize::MAX)?;
             if lasting(&token) && !all.iter().any(|other| other.id != id && lasting(other)) {
                 let message = "this is the last owner's token that does not expire; create \

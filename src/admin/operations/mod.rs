@@ -6,11 +6,22 @@
 
 pub mod admin_tokens;
 pub mod assertion_keys;
+pub mod audit;
+pub mod backups;
+pub mod configuration;
 pub mod events;
+pub mod explain;
+pub mod explanation;
+pub mod issuers;
 pub mod keys;
 pub mod limits;
+pub mod operators;
 pub mod overview;
+pub mod second_factor;
+pub mod sessions;
+pub mod set_up;
 pub mod shops;
+pub mod sign_in;
 pub mod signing_keys;
 pub mod usage;
 mod validate;
@@ -37,6 +48,9 @@ pub enum Resource {
     AdminToken,
     Issuer,
     Limit,
+    Backup,
+    Operator,
+    Session,
 }
 
 impl Resource {
@@ -50,6 +64,9 @@ impl Resource {
             Self::AdminToken => "admin token",
             Self::Issuer => "issuer",
             Self::Limit => "limit override",
+            Self::Backup => "backup",
+            Self::Operator => "operator",
+            Self::Session => "session",
         }
     }
 }
@@ -77,12 +94,30 @@ pub enum OperationError {
     /// The same idempotency key was used for another request.
     #[error("this Idempotency-Key was used for another request; use a new one")]
     IdempotencyConflict,
+    /// Too many wrong attempts; this one was not looked at.
+    #[error("too many failed attempts; try again in {} s", wait.as_secs().saturating_add(1))]
+    TooMany {
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// As many passwords are being hashed as may be.
+    #[error("too many passwords are being checked at this moment; try again in a few seconds")]
+    Busy,
+    /// A password cannot be hashed, or a stored hash cannot be read.
+    #[error("the password cannot be checked; reset it: latchkey operator reset-password")]
+    PasswordUnusable,
+    /// It ended before its time; the log says more.
+    #[error("the operation failed; the log says more")]
+    Interrupted,
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Nobody more can listen to refusals now.
     #[error(transparent)]
     TooManyListeners(#[from] TooManyListeners),
+    /// A file or folder of the machine is not to be used.
+    #[error("{0}")]
+    Files(String),
     /// There is no randomness to make a secret from.
     #[error(transparent)]
     Entropy(#[from] EntropyError),

@@ -4,7 +4,9 @@
 //! are the identity provider's.
 
 use super::validate::Faults;
-use super::{Created, Idempotency, OperationError, Page, Resource, gone, now};
+use super::{
+    Created, Idempotency, OperationError, Page, Resource, admin_tokens, gone, now, operators,
+};
 use crate::admin::audit::{self, Action, Subject, view};
 use crate::admin::caller::{Caller, Permission, Shops};
 use crate::admin::node::{Node, Turn};
@@ -167,6 +169,8 @@ pub fn delete(node: &Node, caller: &Caller, id: &ShopId) -> Result<(), Operation
     node.mutate(|tx, patch, _| {
         let old = find(tx, id)?;
         tx.delete_shop(id)?;
+        operators::forget_shop(tx, patch, id, now)?;
+        admin_tokens::forget_shop(tx, patch, id)?;
         let (subject, before) = (Subject::shop(id), Some(view::shop(&old)));
         audit::record(tx, caller, now, Action::ShopDeleted, subject, before, None)?;
         patch.push(Change::RemoveShop(*id));

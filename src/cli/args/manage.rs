@@ -1,11 +1,15 @@
 //! The commands that manage what the store holds. Each is one request to the admin API.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
-use super::value::{LimitSetting, RoleName, seconds};
+use super::value::{LimitSetting, seconds};
+use crate::admin::audit::Action;
 use crate::clock::Timestamp;
-use crate::id::{AdminTokenId, KeyId, Name, ShopId, TokenId};
+use crate::id::{KeyId, Name, ShopId, TokenId};
+use crate::store::audit::Point;
 
 /// `shop`.
 #[derive(Debug, Clone, Subcommand)]
@@ -209,40 +213,6 @@ pub(in crate::cli) enum TokenCommand {
     RotateSigningKey,
 }
 
-/// `operator`.
-#[derive(Debug, Clone, Subcommand)]
-pub(in crate::cli) enum OperatorCommand {
-    /// Manage the tokens of the admin API
-    #[command(subcommand)]
-    Token(OperatorTokenCommand),
-}
-
-/// `operator token`.
-#[derive(Debug, Clone, Subcommand)]
-pub(in crate::cli) enum OperatorTokenCommand {
-    /// Create a token; it is shown once
-    #[command(after_help = "Example:\n  latchkey operator token create --name ci --role operator \
-                            --expires-in 90d")]
-    Create {
-        /// What people call it
-        #[arg(long)]
-        name: String,
-        /// What it may do
-        #[arg(long, value_enum)]
-        role: RoleName,
-        /// How long it is good for, such as 90d [default: until it is revoked]
-        #[arg(long, value_name = "DURATION", value_parser = seconds)]
-        expires_in: Option<u64>,
-    },
-    /// List the tokens
-    List,
-    /// Revoke a token: it is refused from now on
-    Revoke {
-        /// Its id
-        token: AdminTokenId,
-    },
-}
-
 /// `assertion`.
 #[derive(Debug, Clone, Subcommand)]
 pub(in crate::cli) enum AssertionCommand {
@@ -260,6 +230,63 @@ pub(in crate::cli) enum AssertionCommand {
     },
 }
 
+/// `audit`.
+#[derive(Debug, Clone, Subcommand)]
+pub(in crate::cli) enum AuditCommand {
+    /// List entries, the newest first
+    #[command(after_help = "Example:\n  latchkey audit list --shop acme --action key.rotated \
+                            --from 2027-01-01T00:00:00Z")]
+    List(AuditListArgs),
+    /// Write the whole log as JSON lines, to be kept elsewhere
+    Export {
+        /// The file to write [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Verify that no entry was altered, removed, moved or inserted; exits with 0 or 7
+    ///
+    /// That the whole database was put back to an older state shows only against a head noted
+    /// before (`latchkey audit head`), or an export.
+    #[command(after_help = "Example:\n  latchkey audit verify --expect \
+                            \"$(ssh vault cat latchkey.head)\"")]
+    Verify {
+        /// A head noted before, which the log has to hold
+        #[arg(long, value_name = "SEQ:MAC")]
+        expect: Option<Point>,
+        /// An export to verify instead of the log itself; needs the master key's file
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Print where the log ends, as `audit verify --expect` takes it
+    Head,
+}
+
+/// `audit list`.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct AuditListArgs {
+    /// What was done, such as shop.created
+    #[arg(long, value_parser = action)]
+    pub(in crate::cli) action: Option<Action>,
+    /// Who did it: an id, socket, cli, system, or a name
+    #[arg(long)]
+    pub(in crate::cli) actor: Option<String>,
+    /// What it was done to: a kind, an id, or KIND:ID
+    #[arg(long)]
+    pub(in crate::cli) subject: Option<String>,
+    /// The shop it was done to, or to something of
+    #[arg(long)]
+    pub(in crate::cli) shop: Option<ShopId>,
+    /// Not before this, such as 2027-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(in crate::cli) from: Option<Timestamp>,
+    /// Before this
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(in crate::cli) to: Option<Timestamp>,
+    /// How many at most
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    pub(in crate::cli) limit: usize,
+}
+
 /// `issuer`.
 #[derive(Debug, Clone, Subcommand)]
 pub(in crate::cli) enum IssuerCommand {
@@ -274,6 +301,13 @@ pub(in crate::cli) enum IssuerCommand {
 
 fn time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse_rfc3339(text).ok_or_else(|| "write it as 2027-01-31T00:00:00Z".into())
+}
+
+fn action(text: &str) -> Result<Action, String> {
+    Action::parse(text).ok_or_else(|| {
+        let all: Vec<&str> = Action::ALL.iter().map(|action| action.as_str()).collect();
+        format!("it is one of {}", all.join(", "))
+    })
 }
 
 /// A network, or a single address.

@@ -3,6 +3,7 @@
 //! Only grammar. What a command does is in the module of its name.
 
 mod manage;
+mod operators;
 mod value;
 
 use std::net::SocketAddr;
@@ -16,9 +17,10 @@ use super::output::Format;
 use crate::config::{ConfigFile, Override};
 
 pub(super) use manage::{
-    AssertionCommand, IssuerCommand, KeyCommand, LimitArgs, OperatorCommand, OperatorTokenCommand,
+    AssertionCommand, AuditCommand, AuditListArgs, IssuerCommand, KeyCommand, LimitArgs,
     ShopCommand, TokenCommand,
 };
+pub(super) use operators::{OperatorCommand, OperatorTokenCommand, PasswordArgs, SessionsCommand};
 pub(super) use value::{Header, LimitSetting};
 
 /// Where the configuration is looked for when nobody says.
@@ -132,6 +134,9 @@ pub(super) enum Command {
     /// Look after the keys that sign what upstreams are told
     #[command(subcommand)]
     Assertion(AssertionCommand),
+    /// Look into the audit log: who changed what, and whether the log was tampered with
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Say what would be decided about a request, and why
     ///
     /// Takes the request through every stage without sending it anywhere: it is charged to no
@@ -142,6 +147,14 @@ pub(super) enum Command {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at everything a gateway needs, and say what is wrong and what to do
+    ///
+    /// The configuration, files and who may read them, the database and its master key,
+    /// certificates, addresses, upstreams, identity providers, disk space, open files, the clock:
+    /// a line each, `ok`, `warning` or `error`. Changes nothing. Asks a running server what only
+    /// it can know; without one, the database is read to its end.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Ask a running server whether it is ready; exits with 0 or 6
     ///
     /// For container health checks and scripts. Asks /readyz on the admin listener.
@@ -183,6 +196,13 @@ Examples:
 
 A secret on the command line is seen by every user of the machine while the command runs, and
 stays in the shell's history; `latchkey explain -` keeps it out of both.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  sudo -u latchkey latchkey doctor
+  latchkey doctor --strict --output json
+
+Exits with 0 if there is no error, with 7 if there is one; with --strict, warnings count as errors.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -273,6 +293,14 @@ pub(super) enum ConfigCommand {
     Print,
 }
 
+/// `doctor`.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct DoctorArgs {
+    /// Exit with 7 if there are warnings, too
+    #[arg(long)]
+    pub(super) strict: bool,
+}
+
 /// `healthcheck`.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct HealthcheckArgs {
@@ -335,6 +363,7 @@ mod tests {
             "latchkey explain --path / -H X-Widget-Token:abc",
             "latchkey explain -",
             "latchkey healthcheck --timeout 1",
+            "latchkey doctor --strict --output json",
             "latchkey completions fish",
         ] {
             parse(good).unwrap_or_else(|e| panic!("{good}: {e:?}"));

@@ -76,7 +76,7 @@ fn units(text: &str) -> Result<u32, String> {
     number.map(NonZeroU32::get).map_err(|_| "a limit is a whole number from 1 up".into())
 }
 
-/// What an operator's token may do.
+/// What an operator or an admin token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(in crate::cli) enum RoleName {
     /// Everything, operators included
@@ -85,6 +85,8 @@ pub(in crate::cli) enum RoleName {
     Operator,
     /// Look, and change nothing
     Viewer,
+    /// Some shops only: their keys, tokens and traffic
+    Member,
 }
 
 impl RoleName {
@@ -94,6 +96,7 @@ impl RoleName {
             Self::Owner => "owner",
             Self::Operator => "operator",
             Self::Viewer => "viewer",
+            Self::Member => "member",
         }
     }
 }

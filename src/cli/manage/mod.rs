@@ -1,7 +1,9 @@
 //! The commands that manage shops, keys, tokens, operators and issuers: each is one request to
 //! the admin API and a print.
 
+mod admin_tokens;
 mod assertions;
+mod audit;
 mod keys;
 mod operators;
 mod shops;
@@ -16,6 +18,7 @@ use super::exit::Failure;
 use super::output::{Column, Format, Output, find, show};
 
 pub(super) use assertions::run as assertion;
+pub(super) use audit::{run as audit, verify_file as verify_audit_file};
 pub(super) use keys::run as key;
 pub(super) use operators::run as operator;
 pub(super) use shops::run as shop;

@@ -90,6 +90,11 @@ impl Claims {
         })
     }
 
+    /// All of them. Whoever asks has a verdict of [`Claims::accept`].
+    pub(super) fn into_members(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// `aud` names us (RFC 7519 §4.1.3).
     fn check_audience(&self, issuer: &Issuer) -> Result<(), JwtFailure> {
         let ours = |text: &str| issuer.audiences.iter().any(|a| **a == *text);

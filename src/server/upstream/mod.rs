@@ -28,7 +28,7 @@ use http::HeaderValue;
 use self::endpoint::Endpoint;
 use self::health::Fitness;
 use self::state::State;
-pub use self::state::UpstreamStates;
+pub use self::state::{UpstreamStates, reach};
 use super::shared::{Settings, Shared};
 use crate::clock::Clock;
 use crate::config::UpstreamConfig;

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest::Digest;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::connect::{Target, Tls};
+use super::connect::{Target, Tls, connect};
 use super::health::{Fitness, Health};
 use super::tls::{Material, UpstreamTlsError};
 use crate::clock::Clock;
@@ -43,25 +44,9 @@ pub(super) struct EndpointState {
 impl State {
     fn new(name: &Name, config: &UpstreamConfig, metrics: &Metrics, tls: &Material) -> Self {
         let client = config.tls.as_ref().map(|_| tls.client_config(config));
-        let endpoint = |endpoint: &Endpoint| {
-            let host = endpoint.host().trim_start_matches('[').trim_end_matches(']');
-            let tls = match &client {
-                None => Ok(None),
-                Some(Err(error)) => Err(error.to_string()),
-                Some(Ok(client)) => {
-                    let wanted = config.tls.as_ref().and_then(|tls| tls.server_name.clone());
-                    let name = wanted.map_or_else(|| ServerName::try_from(host.to_owned()), Ok);
-                    let tls = |name| Some(Tls { config: Arc::clone(client), name });
-                    name.map(tls).map_err(|error| format!("`{host}`: {error}"))
-                }
-            };
-            let target = tls.map(|tls| Target {
-                host: host.into(),
-                port: endpoint.port(),
-                tls,
-                http2: config.http2,
-            });
-            EndpointState { health: Health::default(), target: target.map_err(Arc::from) }
+        let endpoint = |endpoint: &Endpoint| EndpointState {
+            health: Health::default(),
+            target: target(config, endpoint, client.as_ref()).map_err(Arc::from),
         };
         Self {
             name: name.clone(),
@@ -120,6 +105,42 @@ impl State {
         }
         self.metrics.endpoints(counts);
     }
+}
+
+/// Where `endpoint` is and as whom it has to prove itself; or why it cannot be reached whatever is
+/// tried.
+fn target(
+    config: &UpstreamConfig,
+    endpoint: &Endpoint,
+    client: Option<&Result<Arc<ClientConfig>, UpstreamTlsError>>,
+) -> Result<Target, String> {
+    let host = endpoint.host().trim_start_matches('[').trim_end_matches(']');
+    let tls = match client {
+        None => None,
+        Some(Err(error)) => return Err(error.to_string()),
+        Some(Ok(client)) => {
+            let wanted = config.tls.as_ref().and_then(|tls| tls.server_name.clone());
+            let name = wanted.map_or_else(|| ServerName::try_from(host.to_owned()), Ok);
+            let name = name.map_err(|error| format!("`{host}`: {error}"))?;
+            Some(Tls { config: Arc::clone(client), name })
+        }
+    };
+    Ok(Target { host: host.into(), port: endpoint.port(), tls, http2: config.http2 })
+}
+
+/// Connects to `endpoint` of the upstream `config` as a worker would, its TLS handshake included,
+/// and hangs up.
+///
+/// # Errors
+///
+/// Why there is no connection.
+pub async fn reach(config: &UpstreamConfig, endpoint: &Endpoint) -> Result<(), String> {
+    let material = config.tls.as_ref().map(Material::read).transpose();
+    let material = material.map_err(|error| error.to_string())?.unwrap_or_default();
+    let client = config.tls.as_ref().map(|_| material.client_config(config));
+    let target = target(config, endpoint, client.as_ref())?;
+    let connected = connect(&target, config.connect_timeout).await;
+    connected.map(drop).map_err(|error| error.to_string())
 }
 
 /// The files of an upstream, which can be used.

@@ -17,6 +17,7 @@
 //! [`verify`]: ReadTx::verify_audit
 
 mod chain;
+pub mod export;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -261,6 +262,18 @@ impl ReadTx {
         Ok(links)
     }
 
+    /// Whether [`WriteTx::prune_audit`] may find something to remove.
+    pub fn audit_is_due(&self, before: Timestamp) -> Result<bool, StoreError> {
+        let oldest = self.oldest_audit(1)?;
+        let last = self.audit_last()?;
+        Ok(oldest.first().is_some_and(|(seq, link)| {
+            let record = link.as_ref().and_then(AuditLink::record);
+            // What cannot be read may be old.
+            let young = record.is_some_and(|record| record.at >= before);
+            !young || last.saturating_sub(*seq) >= ENTRIES_MAX
+        }))
+    }
+
     /// Walks the whole chain. With `expected`, a head noted earlier, also says whether the log
     /// still holds it: a file that was put back to an older state does not.
     pub fn verify_audit(&self, expected: Option<Point>) -> Result<Report, StoreError> {
@@ -294,6 +307,16 @@ impl ReadTx {
             }
         }
         Ok(())
+    }
+
+    /// Up to `limit` entries, the oldest first; no link where what is stored is none.
+    fn oldest_audit(&self, limit: usize) -> Result<Vec<(u64, Option<AuditLink>)>, StoreError> {
+        let mut found = Vec::new();
+        self.visit_audit(None, |key, value| {
+            found.extend(seq_of(key).map(|seq| (seq, AuditLink::decode(seq, value))));
+            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(found)
     }
 
     fn audit_seal(&self, which: &'static [u8]) -> Result<Seal, StoreError> {
@@ -370,16 +393,6 @@ impl WriteTx {
         Ok(at.saturating_add(1))
     }
 
-    /// Up to `limit` entries, the oldest first; no link where what is stored is none.
-    fn oldest_audit(&self, limit: usize) -> Result<Vec<(u64, Option<AuditLink>)>, StoreError> {
-        let mut found = Vec::new();
-        self.visit_audit(None, |key, value| {
-            found.extend(seq_of(key).map(|seq| (seq, AuditLink::decode(seq, value))));
-            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        Ok(found)
-    }
-
     fn put_seal(
         &mut self,
         which: &'static [u8],
@@ -408,3 +421,6 @@ mod to_the_millisecond {
         Timestamp::deserialize(from)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The JSON of `explain`.
+//! A request to explain and its explanation, as JSON and as pages are made from.
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,110 @@
+//! The dashboard's working pages: shops and all that is theirs, identity providers, the audit log,
+//! operators, admin tokens, one's own account, backups.
+//!
+//! A handler reads what was asked, calls one operation and shows what came of it. What a caller
+//! may do is the operations' to check; that a page leaves a form out is a courtesy.
+
+mod figures;
+mod once;
+mod parse;
+mod shop;
+mod shops;
+mod snippets;
+#[cfg(test)]
+mod tests;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::header::HOST;
+use axum::http::request::Parts;
+use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
+
+use super::Site;
+use super::failure::Failure;
+use super::visit::SignedIn;
+use crate::admin::caller::Permission;
+use crate::admin::operations::{FieldProblem, OperationError};
+
+/// All of them.
+pub(super) fn routes() -> Router<Site> {
+    Router::new().merge(shop_routes())
+}
+
+fn shop_routes() -> Router<Site> {
+    use shop::{key, keys, limits, settings, tokens};
+    Router::new()
+        .route("/shops", get(shops::list))
+        // Not below `/shops`: `new` is a name that a shop may have.
+        .route("/new-shop", get(shops::new).post(shops::create))
+        .route("/shops/{shop}", get(keys::list))
+        .route("/shops/{shop}/keys", post(keys::create))
+        .route("/shops/{shop}/keys/{key}", get(key::show).post(key::change))
+        .route("/shops/{shop}/keys/{key}/rotate", post(key::rotate))
+        .route("/shops/{shop}/keys/{key}/revoke", post(key::revoke))
+        .route("/shops/{shop}/keys/{key}/limits", post(limits::put_of_key))
+        .route("/shops/{shop}/keys/{key}/limits/remove", post(limits::remove_of_key))
+        .route("/shops/{shop}/tokens", get(tokens::list).post(tokens::issue))
+        .route("/shops/{shop}/tokens/{token}/revoke", post(tokens::revoke))
+        .route("/shops/{shop}/revoke-tokens", post(tokens::revoke_all))
+        .route("/shops/{shop}/limits", get(limits::show).post(limits::put_of_shop))
+        .route("/shops/{shop}/limits/remove", post(limits::remove_of_shop))
+        .route("/shops/{shop}/settings", get(settings::show).post(settings::change))
+        .route("/shops/{shop}/enable", post(settings::enable))
+        .route("/shops/{shop}/disable", post(settings::disable))
+        .route("/shops/{shop}/delete", post(settings::delete))
+}
+
+/// Ids in the path; what is no id names nothing.
+struct Segments<T>(T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Site> for Segments<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Failure> {
+        let path = Path::from_request_parts(parts, site).await;
+        path.map(|Path(ids)| Self(ids)).map_err(|_| Failure::not_found())
+    }
+}
+
+/// The name by which the browser reached this page, if it says one.
+struct Host(Option<String>);
+
+impl FromRequestParts<Site> for Host {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Site) -> Result<Self, Failure> {
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        Ok(Self(host.map(str::to_owned)))
+    }
+}
+
+/// Whether the caller has this permission for the whole node.
+fn may(visit: &SignedIn, permission: Permission) -> bool {
+    visit.caller().require(permission).is_ok()
+}
+
+/// Refuses a page that would be of no use to who asks for it.
+fn require(visit: &SignedIn, permission: Permission) -> Result<(), OperationError> {
+    visit.caller().require(permission)
+}
+
+/// The same error, its faults under the names that the form has for their fields.
+fn renamed(error: OperationError, name: impl Fn(&str) -> String) -> OperationError {
+    let OperationError::Invalid(problems) = error else { return error };
+    let rename = |problem: FieldProblem| FieldProblem { field: name(&problem.field), ..problem };
+    OperationError::Invalid(problems.into_iter().map(rename).collect())
+}
+
+/// The same error, where a form was sent again with something else in it: it comes back, good for
+/// another sending.
+fn sent_again(error: OperationError) -> OperationError {
+    match error {
+        OperationError::IdempotencyConflict => OperationError::Conflict(
+            "this form was sent before with something else in it, and that was made; send it \
+             again to make this too"
+                .to_owned(),
+        ),
+        other => other,
+    }
+}

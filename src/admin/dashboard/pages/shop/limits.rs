@@ -1,0 +1,364 @@
+//! The limits of a shop or a key that differ from the configuration's, and how much of each a shop
+//! has left.
+//!
+//! Policies are the configuration's: here one is only replaced by name, for one shop or one key.
+
+use std::time::Duration;
+
+use askama::Template;
+
+use super::super::{Segments, figures, parse, renamed};
+use super::key;
+use super::{Head, Tab, find, may_in};
+use crate::admin::caller::Permission;
+use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
+use crate::admin::dashboard::frame::{Flash, Frame};
+use crate::admin::dashboard::visit::SignedIn;
+use crate::admin::dashboard::{Answer, page};
+use crate::admin::node::Node;
+use crate::admin::operations::limits::{self, LimitFields, Which};
+use crate::decision::policy::LimitPolicy;
+use crate::decision::rate_limit::{Algorithm, Limits as _, Quota};
+use crate::decision::{Facts as _, charge_of_shop};
+use crate::id::{KeyId, ShopId};
+use crate::limiter::Peek;
+use crate::store::{LimitRecord, ShopRecord};
+
+/// What a limit's form holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct LimitForm {
+    pub(super) policy: String,
+    pub(super) limit: String,
+    pub(super) window: String,
+    pub(super) burst: String,
+}
+
+impl LimitForm {
+    fn sent(form: &Form) -> Self {
+        let text = |name: &str| form.text(name).to_owned();
+        Self {
+            policy: text("policy"),
+            limit: text("limit"),
+            window: text("window"),
+            burst: text("burst"),
+        }
+    }
+
+    /// As the operations take it.
+    fn fields(&self) -> Result<LimitFields, Errors> {
+        let mut errors = Errors::default();
+        let limit = parse::count(&self.limit).map_err(|problem| errors.add("limit", problem));
+        let window = parse::duration(&self.window).map_err(|problem| errors.add("window", problem));
+        let burst = match self.burst.as_str() {
+            "" => Ok(None),
+            text => parse::count(text).map(Some).map_err(|problem| errors.add("burst", problem)),
+        };
+        match (limit, window, burst) {
+            (Ok(limit), Ok(window), Ok(burst)) => {
+                Ok(LimitFields { policy: self.policy.clone(), limit, window, burst })
+            }
+            _ => Err(errors),
+        }
+    }
+}
+
+/// A limit of its own.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Override {
+    pub(super) policy: String,
+    /// Such as `100 in 1 minute`.
+    pub(super) quota: String,
+    /// What the configuration says instead; `None`: it has no such limit any more.
+    pub(super) usual: Option<String>,
+}
+
+/// The limits of a shop's or a key's own, with the form that adds one.
+#[derive(Debug)]
+pub(super) struct Overrides {
+    pub(super) rows: Vec<Override>,
+    /// What can be replaced.
+    pub(super) policies: Vec<(String, String)>,
+    pub(super) form: LimitForm,
+    pub(super) errors: Errors,
+    /// Where the form is sent.
+    pub(super) action: String,
+    pub(super) may_write: bool,
+}
+
+impl Overrides {
+    pub(super) fn of(node: &Node, own: &[LimitRecord], action: String, may_write: bool) -> Self {
+        let policies = node.published.load().shared_policies();
+        let choice = |policy: &LimitPolicy| {
+            let name = policy.name.to_string();
+            let label = format!("{name} (usually {})", usual(policy));
+            (name, label)
+        };
+        let row = |own: &LimitRecord| Override {
+            policy: own.policy.to_string(),
+            quota: quota(u64::from(own.limit), own.window_s, own.burst.map(u64::from)),
+            usual: policies.limits.iter().find(|p| p.name == own.policy).map(usual),
+        };
+        Self {
+            rows: own.iter().map(row).collect(),
+            policies: policies.limits.iter().map(choice).collect(),
+            form: LimitForm::default(),
+            errors: Errors::default(),
+            action,
+            may_write,
+        }
+    }
+
+    fn returned(self, form: LimitForm, errors: Errors) -> Self {
+        Self { form, errors, ..self }
+    }
+}
+
+fn usual(policy: &LimitPolicy) -> String {
+    of_quota(&policy.quota, policy.algorithm)
+}
+
+fn of_quota(own: &Quota, algorithm: Algorithm) -> String {
+    let (limit, burst) = (u64::from(own.limit.get()), u64::from(own.burst.get()));
+    let apart = algorithm == Algorithm::TokenBucket && burst != limit;
+    quota(limit, own.window_s(), apart.then_some(burst))
+}
+
+fn quota(limit: u64, window_s: u64, burst: Option<u64>) -> String {
+    let (limit, window) = (figures::grouped(limit), figures::exact_length(window_s));
+    match burst {
+        None => format!("{limit} in {window}"),
+        Some(burst) => format!("{limit} in {window}, {} at once", figures::grouped(burst)),
+    }
+}
+
+/// `own` with `fields` in the place of the limit of the same name.
+fn with(own: &[LimitRecord], fields: LimitFields) -> Vec<LimitFields> {
+    let keep = own.iter().filter(|limit| limit.policy.as_str() != fields.policy);
+    let kept = keep.map(|limit| LimitFields {
+        policy: limit.policy.to_string(),
+        limit: limit.limit,
+        window: Duration::from_secs(limit.window_s),
+        burst: limit.burst,
+    });
+    kept.chain([fields.clone()]).collect()
+}
+
+/// How much of a quota all of a shop's requests together have left.
+#[derive(Debug, PartialEq, Eq)]
+struct Standing {
+    policy: String,
+    quota: String,
+    /// Whether the quota is the shop's own.
+    is_own: bool,
+    left: u32,
+    at_once: u32,
+    /// Until it is whole again.
+    whole_in: Option<String>,
+}
+
+/// Where `shop` stands under every policy that counts its requests together.
+fn standings(node: &Node, shop: &ShopRecord) -> Vec<Standing> {
+    let snapshot = node.published.load();
+    let Some(known) = snapshot.shop(&shop.id) else { return Vec::new() };
+    let now = node.now().mono;
+    let limits = Peek(&node.limiter);
+    let standing = |(index, policy): (u16, &LimitPolicy)| {
+        let charge = charge_of_shop(index, known, &**snapshot)?;
+        let (own, at) = (&charge.quota, limits.peek(&charge, now));
+        let at_once = match policy.algorithm {
+            Algorithm::TokenBucket => own.burst.get(),
+            Algorithm::SlidingWindow => own.limit.get(),
+        };
+        // What is told is what would be left after one more request.
+        let after = if at.exceeded { 0 } else { policy.cost.get() };
+        let left = at.remaining.saturating_add(after).min(at_once);
+        let seconds = at.reset_us.div_ceil(1_000_000);
+        Some(Standing {
+            policy: policy.name.to_string(),
+            quota: of_quota(own, policy.algorithm),
+            is_own: *own != policy.quota,
+            left,
+            at_once,
+            whole_in: (left < at_once).then(|| figures::exact_length(seconds)),
+        })
+    };
+    (0u16..).zip(&snapshot.policies().limits).filter_map(standing).collect()
+}
+
+#[derive(Template)]
+#[template(path = "shop_limits.html")]
+struct Page {
+    frame: Frame,
+    head: Head,
+    limits: Overrides,
+    standings: Vec<Standing>,
+}
+
+fn shown(visit: &SignedIn, shop: &ShopRecord) -> Page {
+    let head = Head::of(shop, Tab::Limits);
+    let may_write = may_in(visit, Permission::LimitsWrite, &shop.id);
+    let action = format!("{}/limits", head.base);
+    Page {
+        frame: visit.frame(format!("Limits of {}", head.title), "/shops"),
+        limits: Overrides::of(visit.node(), &shop.limits, action, may_write),
+        standings: standings(visit.node(), shop),
+        head,
+    }
+}
+
+/// `GET /shops/{shop}/limits`
+pub(in super::super) async fn show(visit: SignedIn, Segments(id): Segments<ShopId>) -> Answer {
+    let shop = find(&visit, id).await?;
+    page(&shown(&visit, &shop))
+}
+
+/// `POST /shops/{shop}/limits`
+pub(in super::super) async fn put_of_shop(
+    visit: SignedIn,
+    Segments(id): Segments<ShopId>,
+    form: Form,
+) -> Answer {
+    let shop = find(&visit, id).await?;
+    let sent = LimitForm::sent(&form);
+    let again = |sent: LimitForm, errors: Errors| {
+        let page = shown(&visit, &shop);
+        Page { limits: page.limits.returned(sent, errors), ..page }
+    };
+    let fields = match sent.fields() {
+        Ok(fields) => with(&shop.limits, fields),
+        Err(errors) => return invalid_fields(&again(sent, errors)),
+    };
+    let put = visit.blocking(move |node, caller| limits::put_of_shop(node, caller, &id, &fields));
+    match put.await? {
+        Ok(_) => Ok(visit.go(&format!("/shops/{id}/limits"), Flash::good(SAVED))),
+        Err(error) => invalid(renamed(error, own_field), |errors| again(sent, errors)),
+    }
+}
+
+const SAVED: &str = "Saved. The new limit counts from the next request on.";
+const REMOVED: &str = "Removed. The configuration's limit counts again.";
+
+/// The field of the form that the operation calls `shop-me.window_seconds`.
+fn own_field(field: &str) -> String {
+    match field.rsplit_once('.').map(|(_, member)| member) {
+        Some("window_seconds") => "window".to_owned(),
+        Some(member) => member.to_owned(),
+        None => "policy".to_owned(),
+    }
+}
+
+/// `POST /shops/{shop}/limits/remove`
+pub(in super::super) async fn remove_of_shop(
+    visit: SignedIn,
+    Segments(id): Segments<ShopId>,
+    form: Form,
+) -> Answer {
+    let which = Which::Of(form.text("policy").to_owned());
+    visit.load(move |node, caller| limits::delete_of_shop(node, caller, &id, &which)).await?;
+    Ok(visit.go(&format!("/shops/{id}/limits"), Flash::good(REMOVED)))
+}
+
+/// `POST /shops/{shop}/keys/{key}/limits`
+pub(in super::super) async fn put_of_key(
+    visit: SignedIn,
+    Segments((shop, key)): Segments<(ShopId, KeyId)>,
+    form: Form,
+) -> Answer {
+    let sent = LimitForm::sent(&form);
+    let (mut again, record) = key::load(&visit, shop, key).await?;
+    let fields = match sent.fields() {
+        Ok(fields) => with(&record.limits, fields),
+        Err(errors) => {
+            again.limits = again.limits.returned(sent, errors);
+            return invalid_fields(&again);
+        }
+    };
+    let put =
+        visit.blocking(move |node, caller| limits::put_of_key(node, caller, &shop, key, &fields));
+    match put.await? {
+        Ok(_) => Ok(visit.go(&format!("/shops/{shop}/keys/{key}"), Flash::good(SAVED))),
+        Err(error) => invalid(renamed(error, own_field), |errors| {
+            again.limits = again.limits.returned(sent, errors);
+            again
+        }),
+    }
+}
+
+/// `POST /shops/{shop}/keys/{key}/limits/remove`
+pub(in super::super) async fn remove_of_key(
+    visit: SignedIn,
+    Segments((shop, key)): Segments<(ShopId, KeyId)>,
+    form: Form,
+) -> Answer {
+    let which = Which::Of(form.text("policy").to_owned());
+    visit.load(move |node, caller| limits::delete_of_key(node, caller, &shop, key, &which)).await?;
+    Ok(visit.go(&format!("/shops/{shop}/keys/{key}"), Flash::good(REMOVED)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::testing::Bench;
+    use crate::id::Name;
+
+    fn form(limit: &str, window: &str, burst: &str) -> LimitForm {
+        let own = str::to_owned;
+        LimitForm { policy: own("p"), limit: own(limit), window: own(window), burst: own(burst) }
+    }
+
+    #[test]
+    fn forms_become_limits_or_errors_beside_their_fields() {
+        let fields = form("5", "1m", "").fields().unwrap();
+        assert_eq!((fields.limit, fields.window.as_secs(), fields.burst), (5, 60, None));
+        assert_eq!(form("5", "1m", "9").fields().unwrap().burst, Some(9));
+        let errors = form("few", "1 hour", "-").fields().unwrap_err();
+        for field in ["limit", "window", "burst"] {
+            assert!(errors.get(field).is_some(), "{field}");
+        }
+        assert_eq!(own_field("shop-me.window_seconds"), "window");
+        assert_eq!(own_field("shop-me.limit"), "limit");
+        assert_eq!(own_field("shop-me"), "policy");
+    }
+
+    #[test]
+    fn one_limit_is_replaced_and_the_others_stay() {
+        let own = |policy: &str| LimitRecord {
+            policy: Name::parse(policy).unwrap(),
+            limit: 1,
+            window_s: 60,
+            burst: None,
+        };
+        let fields = form("5", "1m", "").fields().unwrap();
+        let all = with(&[own("p"), own("q")], fields);
+        let told: Vec<_> = all.iter().map(|l| (l.policy.as_str(), l.limit)).collect();
+        assert_eq!(told, [("q", 1), ("p", 5)]);
+    }
+
+    #[tokio::test]
+    async fn what_was_charged_is_told() {
+        let bench = Bench::new();
+        bench.shop("demo").await;
+        let body = r#"{"shop-me":{"limit":7,"window_seconds":60}}"#;
+        bench.put("/api/v1/shops/demo/limits", body).await.expect(200);
+        let id = ShopId::parse("demo").unwrap();
+        let record = bench.node.store.read(|tx| tx.shop(&id)).unwrap().unwrap();
+        let told = |node: &Node| {
+            let of = |policy: &str| {
+                let all = standings(node, &record);
+                let found = all.into_iter().find(|standing| standing.policy == policy);
+                found.map(|s| (s.left, s.at_once, s.is_own, s.whole_in.is_some()))
+            };
+            (of("shop-me"), of("widget-search"), of("search-anonymous"))
+        };
+        let untouched = Some((200, 200, false, false));
+        assert_eq!(told(&bench.node), (Some((7, 7, true, false)), untouched, None));
+        let snapshot = bench.node.published.load();
+        let shop = snapshot.shop(&id).unwrap();
+        let index = snapshot.policies().limits.iter().position(|p| p.name.as_str() == "shop-me");
+        let charge = charge_of_shop(u16::try_from(index.unwrap()).unwrap(), shop, &**snapshot);
+        for _ in 0..3 {
+            bench.node.limiter.charge(&[charge.unwrap()], bench.node.now().mono);
+        }
+        assert_eq!(told(&bench.node), (Some((4, 7, true, true)), untouched, None));
+    }
+}

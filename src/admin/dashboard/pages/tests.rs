@@ -1,0 +1,359 @@
+//! The working pages, without a browser: what they show to whom, and what their forms do.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use tower::ServiceExt as _;
+
+use super::super::{cookies, router};
+use crate::admin::operations::sign_in::{self, Vouched};
+use crate::admin::testing::Bench;
+use crate::id::ShopId;
+use crate::store::{OidcSubject, ReadTx, Role};
+
+/// What nobody may ever read as markup.
+const HOSTILE: &str = "\"><script>alert('1')</script>&{{7*7}}\u{202e}";
+
+/// Who looks at pages.
+struct Person<'b> {
+    bench: &'b Bench,
+    cookie: String,
+    csrf: String,
+}
+
+struct Shown {
+    status: StatusCode,
+    headers: HeaderMap,
+    html: String,
+}
+
+impl Shown {
+    #[track_caller]
+    fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.html);
+        self
+    }
+
+    fn location(&self) -> &str {
+        self.headers["location"].to_str().unwrap()
+    }
+
+    /// What stands between `before` and the next `<` or `"`.
+    #[track_caller]
+    fn after(&self, before: &str) -> String {
+        let Some((_, rest)) = self.html.split_once(before) else {
+            panic!("no {before:?} in {}", self.html);
+        };
+        rest.split(['<', '"']).next().unwrap().to_owned()
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.html.contains(text)
+    }
+}
+
+async fn person(bench: &Bench, role: Role) -> Person<'_> {
+    enter(bench, role, BTreeSet::new()).await
+}
+
+async fn member<'b>(bench: &'b Bench, shop: &str) -> Person<'b> {
+    enter(bench, Role::Member, BTreeSet::from([ShopId::parse(shop).unwrap()])).await
+}
+
+/// Signed in by an identity provider, since hashing passwords takes its time.
+async fn enter(bench: &Bench, role: Role, shops: BTreeSet<ShopId>) -> Person<'_> {
+    let (issuer, subject) = ("https://id.example".to_owned(), role.to_string());
+    let name = role.to_string();
+    let vouched = Vouched { subject: OidcSubject { issuer, subject }, name, role, shops };
+    let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let entered = sign_in::vouched(&bench.node, vouched, from, "a test").await.unwrap();
+    let csrf = entered.session.csrf.expose().to_owned();
+    Person { bench, cookie: entered.cookie.expose().to_owned(), csrf }
+}
+
+impl Person<'_> {
+    async fn send(&self, method: Method, path: &str, body: String) -> Shown {
+        let kind = "application/x-www-form-urlencoded";
+        let name = cookies::name(cookies::SESSION, false);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", kind)
+            .header("host", "lk.example:8081")
+            .header("cookie", format!("{name}={}", self.cookie))
+            .body(Body::from(body))
+            .unwrap();
+        let answer = router(Arc::clone(&self.bench.node)).oneshot(request).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let html = String::from_utf8(bytes.to_vec()).unwrap();
+        assert!(!html.contains("<script>") && !html.contains(" style="), "{path}: {html}");
+        Shown { status: parts.status, headers: parts.headers, html }
+    }
+
+    async fn get(&self, path: &str) -> Shown {
+        self.send(Method::GET, path, String::new()).await
+    }
+
+    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Shown {
+        let fields: Vec<String> = [("csrf", self.csrf.as_str())]
+            .iter()
+            .chain(fields)
+            .map(|(k, v)| format!("{k}={}", super::super::frame::segment(v)))
+            .collect();
+        self.send(Method::POST, path, fields.join("&")).await
+    }
+
+    /// Creates a key on its page: its secret.
+    async fn key(&self, shop: &str, fields: &[(&str, &str)]) -> String {
+        let made = self.post(&format!("/shops/{shop}/keys"), fields).await.expect(200);
+        made.after("select-all\">")
+    }
+}
+
+#[tokio::test]
+async fn a_shop_is_created_and_found() {
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    let empty = owner.get("/shops").await.expect(200);
+    assert!(empty.has("No shops yet") && empty.has("href=\"/new-shop\""));
+    let fields = [("name", "Bob's Bikes"), ("url", "https://bikes.example"), ("id", "")];
+    let made = owner.post("/new-shop", &fields).await.expect(303);
+    assert_eq!(made.location(), "/shops/bob-s-bikes");
+    let list = owner.get("/shops").await.expect(200);
+    assert!(list.has("Bob&#39;s Bikes") && list.has("/shops/bob-s-bikes"), "{}", list.html);
+    let again = owner.post("/new-shop", &fields).await.expect(422);
+    assert!(again.has("Is taken by another shop") && again.has("value=\"https://bikes.example\""));
+}
+
+#[tokio::test]
+async fn errors_stand_beside_their_fields_and_the_input_stays() {
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    let origins = "https://a.example\nnot an origin";
+    let fields =
+        [("name", HOSTILE), ("url", "shop.example"), ("widget_origins", origins), ("id", "x")];
+    let shown = owner.post("/new-shop", &fields).await.expect(422);
+    for wanted in ["url-error", "widget_origins-error", "value=\"shop.example\"", "not an origin"] {
+        assert!(shown.has(wanted), "{wanted} in {}", shown.html);
+    }
+    let shown = owner.post("/new-shop", &[("id", "a/b"), ("url", "https://a.example")]).await;
+    assert!(shown.expect(422).has("id-error"));
+    assert_eq!(bench.node.store.read(|tx: &ReadTx| tx.shops(None, 10)).unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_others_wrote_is_text() {
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    let hostile: String = HOSTILE.chars().filter(|c| !c.is_control()).collect();
+    let fields = [("name", hostile.as_str()), ("url", "https://a.example"), ("id", "a")];
+    owner.post("/new-shop", &fields).await.expect(303);
+    owner.key("a", &[("name", &hostile)]).await;
+    for path in ["/shops", "/shops/a", "/shops/a/settings", "/shops/a/tokens", "/shops/a/limits"] {
+        let shown = owner.get(path).await.expect(200);
+        assert!(shown.has("&lt;script&gt;") || shown.has("&#60;script&#62;"), "{}", shown.html);
+    }
+    let shown = owner.get("/shops?q=%22%3E%3Cscript%3E&after=%22").await.expect(200);
+    assert!(shown.has("value=\"&#34;&#62;&#60;script&#62;\""), "{}", shown.html);
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_once() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    let form = owner.get("/shops/demo").await.expect(200);
+    let once = form.after("name=\"once\" value=\"");
+    let fields = [("name", "Server"), ("once", once.as_str())];
+    let made = owner.post("/shops/demo/keys", &fields).await.expect(200);
+    assert_eq!(made.headers["cache-control"], "no-store");
+    let secret = made.after("select-all\">");
+    assert!(secret.starts_with("sk_"), "{secret}");
+    for wanted in ["curl --fail", "HttpClient", "import requests", "await fetch"] {
+        assert!(made.has(wanted), "{wanted}");
+    }
+    assert!(made.has("/api/plugin/shops/demo"));
+    assert_eq!(bench.decide_key(&secret).await, "allow");
+    // A reload sends the form again: nothing is made, and nothing shown.
+    let again = owner.post("/shops/demo/keys", &fields).await.expect(200);
+    assert!(again.has("was sent before") && !again.has(&secret));
+    let list = owner.get("/shops/demo").await.expect(200);
+    assert!(!list.has(&secret) && list.has("Server"));
+    assert_eq!(list.html.matches("/shops/demo/keys/key_").count(), 1);
+    // The same form with something else in it is no repetition.
+    let other = [("name", "Other"), ("once", once.as_str())];
+    let told = owner.post("/shops/demo/keys", &other).await.expect(422);
+    assert!(told.has("send it again") && told.has("value=\"Other\""), "{}", told.html);
+}
+
+#[tokio::test]
+async fn keys_are_changed_rotated_and_revoked() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    let first = owner.key("demo", &[("name", "Server"), ("networks", "127.0.0.0/8")]).await;
+    let page = owner.get("/shops/demo").await.expect(200);
+    let key = format!("/shops/demo/keys/{}", page.after("/shops/demo/keys/"));
+
+    let wrong = [("name", "Server"), ("expires_at", "2001-01-01"), ("networks", "everywhere")];
+    let shown = owner.post(&key, &wrong).await.expect(422);
+    assert!(shown.has("expires_at-error") && shown.has("networks-error"), "{}", shown.html);
+    let right = [("name", "Cron"), ("expires_at", "2030-01-31"), ("networks", "")];
+    owner.post(&key, &right).await.expect(303);
+    let shown = owner.get(&key).await.expect(200);
+    assert!(shown.has("Cron") && shown.has("value=\"2030-01-31\"") && shown.has("anywhere"));
+
+    let custom = [("grace", "other"), ("custom", "91d")];
+    assert!(owner.post(&format!("{key}/rotate"), &custom).await.expect(422).has("custom-error"));
+    let made = owner.post(&format!("{key}/rotate"), &[("grace", "1h")]).await.expect(200);
+    let second = made.after("select-all\">");
+    assert!(made.has("is accepted for another 1 hour"));
+    for secret in [&first, &second] {
+        assert_eq!(bench.decide_key(secret).await, "allow");
+    }
+    let shown = owner.get(&key).await.expect(200);
+    assert!(shown.has("Rotated, in grace") && !shown.has("/rotate\""), "{}", shown.html);
+
+    owner.post(&format!("{key}/revoke"), &[]).await.expect(303);
+    assert_ne!(bench.decide_key(&first).await, "allow");
+    assert_eq!(bench.decide_key(&second).await, "allow");
+    owner.get(&key).await.expect(404);
+}
+
+#[tokio::test]
+async fn tokens_are_issued_and_revoked() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    let form = owner.get("/shops/demo/tokens").await.expect(200);
+    assert!(form.has("No widget tokens yet") && form.has("value=\"search\""));
+    let wrong = [("lifetime", "forever"), ("scopes", "search")];
+    let shown = owner.post("/shops/demo/tokens", &wrong).await.expect(422);
+    assert!(shown.has("lifetime-error") && shown.has("value=\"search\" checked"), "{}", shown.html);
+    owner.post("/shops/demo/tokens", &[("lifetime", "9999d")]).await.expect(422);
+    owner.post("/shops/demo/tokens", &[("scopes", "everything")]).await.expect(422);
+    let asked = [("lifetime", "2h"), ("scopes", "search"), ("scopes", "compare")];
+    let made = owner.post("/shops/demo/tokens", &asked).await.expect(200);
+    let token = made.after("select-all\">");
+    assert!(made.has("search compare") && made.has("data-token=&#34;"), "{}", made.html);
+    assert_eq!(bench.decide_token(&token).await, "allow");
+    let list = owner.get("/shops/demo/tokens").await.expect(200);
+    assert!(!list.has(&token));
+    let revoke = format!("/shops/demo/tokens/{}", list.after("action=\"/shops/demo/tokens/"));
+    owner.post(&revoke, &[]).await.expect(303);
+    assert_ne!(bench.decide_token(&token).await, "allow");
+
+    let (_, token) = bench.token("demo", "{}").await;
+    let shown = owner.post("/shops/demo/revoke-tokens", &[("confirm", "nodemo")]).await;
+    assert!(shown.expect(422).has("confirm-error"));
+    assert_eq!(bench.decide_token(&token).await, "allow");
+    owner.post("/shops/demo/revoke-tokens", &[("confirm", "demo")]).await.expect(303);
+    assert_ne!(bench.decide_token(&token).await, "allow");
+}
+
+#[tokio::test]
+async fn limits_are_set_and_removed() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    let wrong = [("policy", "shop-me"), ("limit", "0"), ("window", "1m"), ("burst", "x")];
+    let shown = owner.post("/shops/demo/limits", &wrong).await.expect(422);
+    assert!(shown.has("burst-error") && shown.has("value=\"1m\""), "{}", shown.html);
+    let none = [("policy", "shop-me"), ("limit", "0"), ("window", "1m"), ("burst", "")];
+    assert!(owner.post("/shops/demo/limits", &none).await.expect(422).has("limit-error"));
+    let right = [("policy", "shop-me"), ("limit", "7"), ("window", "2m"), ("burst", "")];
+    owner.post("/shops/demo/limits", &right).await.expect(303);
+    assert!(owner.get("/shops/demo/limits").await.expect(200).has("7 in 2 minutes"));
+    owner.post("/shops/demo/limits/remove", &[("policy", "shop-me")]).await.expect(303);
+    assert!(!owner.get("/shops/demo/limits").await.expect(200).has("7 in 2 minutes"));
+    owner.post("/shops/demo/limits/remove", &[("policy", "shop-me")]).await.expect(404);
+}
+
+#[tokio::test]
+async fn deletion_needs_the_name() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    for wrong in ["", "Demo", "demo2"] {
+        let shown = owner.post("/shops/demo/delete", &[("confirm", wrong)]).await.expect(422);
+        assert!(shown.has("confirm-error"));
+    }
+    owner.get("/shops/demo").await.expect(200);
+    let gone = owner.post("/shops/demo/delete", &[("confirm", "demo")]).await.expect(303);
+    assert_eq!(gone.location(), "/shops");
+    owner.get("/shops/demo").await.expect(404);
+}
+
+#[tokio::test]
+async fn members_see_their_shops_and_nothing_else() {
+    let bench = Bench::new();
+    for shop in ["mine", "theirs"] {
+        bench.shop(shop).await;
+    }
+    let (key, _) = bench.key("theirs").await;
+    let member = member(&bench, "mine").await;
+    let list = member.get("/shops").await.expect(200);
+    assert!(list.has("/shops/mine") && !list.has("theirs") && !list.has("/new-shop"));
+    for path in ["", "/tokens", "/limits", "/settings", &format!("/keys/{key}")] {
+        member.get(&format!("/shops/theirs{path}")).await.expect(404);
+    }
+    member.get(&format!("/shops/mine/keys/{key}")).await.expect(404);
+    member.get("/new-shop").await.expect(403);
+    member.post("/shops/theirs/keys", &[("name", "x")]).await.expect(404);
+    member.post("/shops/theirs/delete", &[("confirm", "theirs")]).await.expect(404);
+    member.post("/shops/mine/delete", &[("confirm", "mine")]).await.expect(403);
+    let secret = member.key("mine", &[]).await;
+    assert_eq!(bench.decide_key(&secret).await, "allow");
+}
+
+#[tokio::test]
+async fn viewers_change_nothing() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let (key, secret) = bench.key("demo").await;
+    let viewer = person(&bench, Role::Viewer).await;
+    let before = bench.node.published.load().generation;
+    for path in ["/shops/demo", "/shops/demo/tokens", "/shops/demo/limits", "/shops/demo/settings"]
+    {
+        let shown = viewer.get(path).await.expect(200);
+        assert_eq!(shown.html.matches("<form method=\"post\"").count(), 1, "{}", shown.html);
+    }
+    let key = format!("/shops/demo/keys/{key}");
+    let posts: &[(&str, &[(&str, &str)])] = &[
+        ("/new-shop", &[("id", "new"), ("url", "https://new.example")]),
+        ("/shops/demo/keys", &[]),
+        ("/shops/demo/tokens", &[]),
+        ("/shops/demo/revoke-tokens", &[("confirm", "demo")]),
+        ("/shops/demo/limits", &[("policy", "shop-me"), ("limit", "1"), ("window", "1m")]),
+        ("/shops/demo/settings", &[("name", "x"), ("url", "https://x.example")]),
+        ("/shops/demo/disable", &[]),
+        ("/shops/demo/delete", &[("confirm", "demo")]),
+        (&key, &[("name", "x")]),
+        (&format!("{key}/rotate"), &[("grace", "0s")]),
+        (&format!("{key}/revoke"), &[]),
+    ];
+    for (path, fields) in posts {
+        viewer.post(path, fields).await.expect(403);
+    }
+    assert_eq!(bench.node.published.load().generation, before);
+    assert_eq!(bench.decide_key(&secret).await, "allow");
+}
+
+#[tokio::test]
+async fn a_form_without_the_sessions_token_does_nothing() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    for csrf in ["", "csrf=", "csrf=wrong"] {
+        let sent = owner.send(Method::POST, "/shops/demo/disable", csrf.to_owned()).await;
+        sent.expect(403);
+    }
+    assert!(!owner.get("/shops/demo").await.has("This shop is disabled"));
+    owner.post("/shops/demo/disable", &[]).await.expect(303);
+    assert!(owner.get("/shops/demo").await.has("This shop is disabled"));
+    owner.post("/shops/demo/enable", &[]).await.expect(303);
+}

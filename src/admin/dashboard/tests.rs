@@ -1,0 +1,1 @@
+//! The frame, without a browser.

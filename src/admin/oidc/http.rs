@@ -1,0 +1,325 @@
+//! The few requests that are made of a provider: small, bounded in time and bytes, over TLS that
+//! trusts the configured roots, and never redirected.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::uri::Scheme;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Map, Value};
+
+/// A whole exchange.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer: an ID token that names some thousand groups.
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// Why there is no answer to work with, for the operator's log. Repeats nothing a provider sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// Not an absolute http(s) URL without user information.
+    #[error("the {what} is not an absolute http:// or https:// URL without user name and password")]
+    Url {
+        /// Whose URL.
+        what: &'static str,
+    },
+    /// The provider speaks https and names an address that does not.
+    #[error("the {what} is http although the issuer is https")]
+    Downgrade {
+        /// Whose URL.
+        what: &'static str,
+    },
+    /// The roots to trust cannot be had.
+    #[error("{0}")]
+    Roots(String),
+    /// No connection, or it broke.
+    #[error("{url}: {why}")]
+    Network {
+        /// What was asked.
+        url: String,
+        /// What the network said.
+        why: String,
+    },
+    /// It took too long.
+    #[error("{url}: no answer within {} s", TIMEOUT.as_secs())]
+    Timeout {
+        /// What was asked.
+        url: String,
+    },
+    /// An answer that is too long.
+    #[error("{url}: its answer is longer than {} KiB", ANSWER_BYTES_MAX / 1024)]
+    TooLong {
+        /// What was asked.
+        url: String,
+    },
+    /// Something other than 200.
+    #[error("{url}: answered {status}; 200 was expected (redirects are not followed)")]
+    Status {
+        /// What was asked.
+        url: String,
+        /// The status.
+        status: u16,
+    },
+    /// Not what was to be answered.
+    #[error("{url}: {why}")]
+    Content {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// An answer: its status and its bytes.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    url: String,
+}
+
+impl Answer {
+    /// The body as a JSON object, of an answer of success.
+    pub(super) fn object(&self) -> Result<Map<String, Value>, Fault> {
+        if self.status != StatusCode::OK {
+            return Err(self.status());
+        }
+        match serde_json::from_slice(&self.body) {
+            Ok(Value::Object(members)) => Ok(members),
+            Ok(_) | Err(_) => Err(self.content("the answer is not a JSON object")),
+        }
+    }
+
+    /// The body as text, of an answer of success.
+    pub(super) fn text(&self) -> Result<&str, Fault> {
+        if self.status != StatusCode::OK {
+            return Err(self.status());
+        }
+        str::from_utf8(&self.body).map_err(|_| self.content("the answer is not UTF-8"))
+    }
+
+    /// The answer is not one of success.
+    pub(super) fn status(&self) -> Fault {
+        Fault::Status { url: self.url.clone(), status: self.status.as_u16() }
+    }
+
+    /// The answer is not what it should be.
+    pub(super) fn content(&self, why: &'static str) -> Fault {
+        Fault::Content { url: self.url.clone(), why }
+    }
+}
+
+/// A client with the roots it trusts. Holds no connection between requests: sign-ins are rare.
+#[derive(Debug, Clone)]
+pub(super) struct Client(HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl Client {
+    /// A client that trusts the authorities in `ca_file`, or else the system's. Blocks on files.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, Fault> {
+        let roots = match ca_file {
+            Some(file) => roots_of(file).map_err(Fault::Roots)?,
+            None => system_roots(),
+        };
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Fault::Roots(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let mut builder = HyperClient::builder(TokioExecutor::new());
+        builder.pool_max_idle_per_host(0);
+        Ok(Self(builder.build(connector)))
+    }
+
+    /// `GET`, with a bearer token if there is one.
+    pub(super) async fn get(&self, url: &str, bearer: Option<&str>) -> Result<Answer, Fault> {
+        let request = Request::get(url);
+        let request = match bearer.and_then(|token| secret(&format!("Bearer {token}"))) {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        };
+        self.send(url, request, Bytes::new()).await
+    }
+
+    /// `POST` of a form, under an `Authorization` if there is one.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        authorization: Option<&str>,
+        form: String,
+    ) -> Result<Answer, Fault> {
+        let request = Request::post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let request = match authorization.and_then(secret) {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        };
+        self.send(url, request, form.into()).await
+    }
+
+    async fn send(
+        &self,
+        url: &str,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Answer, Fault> {
+        let failed = |why: &dyn std::error::Error| Fault::Network {
+            url: url.to_owned(),
+            why: with_causes(why),
+        };
+        let request = request
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("latchkey/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(body))
+            .map_err(|error| failed(&error))?;
+        let exchange = async {
+            let response = self.0.request(request).await.map_err(|error| failed(&error))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            match body {
+                Ok(body) => Ok(Answer { status, body: body.to_bytes(), url: url.to_owned() }),
+                Err(error) if error.is::<LengthLimitError>() => {
+                    Err(Fault::TooLong { url: url.to_owned() })
+                }
+                Err(error) => Err(failed(error.as_ref())),
+            }
+        };
+        let timed_out = |_| Err(Fault::Timeout { url: url.to_owned() });
+        tokio::time::timeout(TIMEOUT, exchange).await.unwrap_or_else(timed_out)
+    }
+}
+
+/// A header value that is not logged.
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn roots_of(file: &Path) -> Result<RootCertStore, String> {
+    let shown = file.display();
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("admin.oidc.ca_file {shown}: {error}"))?;
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        return Err(format!("admin.oidc.ca_file {shown}: it holds no authority in PEM form"));
+    }
+    Ok(roots)
+}
+
+/// Without any, what is https fails, and says so.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        tracing::warn!("the system has no trusted root certificates; install ca-certificates");
+    }
+    roots
+}
+
+/// Whether `url` may be asked on behalf of a provider whose issuer is `issuer`; it comes from the
+/// provider.
+pub(super) fn check_url(what: &'static str, url: &str, issuer: &str) -> Result<(), Fault> {
+    let uri: Uri = url.parse().map_err(|_| Fault::Url { what })?;
+    let https = uri.scheme() == Some(&Scheme::HTTPS);
+    let known = https || uri.scheme() == Some(&Scheme::HTTP);
+    let plain = uri.authority().is_some_and(|a| !a.as_str().contains('@'));
+    if !known || !plain || url.contains('#') {
+        return Err(Fault::Url { what });
+    }
+    if issuer.starts_with("https://") && !https {
+        return Err(Fault::Downgrade { what });
+    }
+    Ok(())
+}
+
+/// An error and what caused it: hyper keeps the telling part ("connection refused") inside.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// `name=value&…` (RFC 6749, appendix B).
+pub(super) fn form(fields: &[(&str, &str)]) -> String {
+    let pairs = fields.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// Everything but unreserved characters as `%XX`.
+pub(super) fn encoded(text: &str) -> String {
+    const HEX: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or_default();
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        assert_eq!(form(&[("a", "b c&d=é"), ("e", "")]), "a=b%20c%26d%3D%C3%A9&e=");
+        assert_eq!(encoded("-._~+/:"), "-._~%2B%2F%3A");
+    }
+
+    #[test]
+    fn urls_that_a_provider_may_name() {
+        let (https, http) = ("https://idp.example", "http://127.0.0.1:9");
+        for (url, issuer, good) in [
+            ("https://idp.example/token", https, true),
+            ("https://other.example/token?x=1", https, true),
+            ("http://idp.example/token", https, false),
+            ("http://127.0.0.1:9/token", http, true),
+            ("https://idp.example/token", http, true),
+            ("https://a:b@idp.example/token", https, false),
+            ("https://idp.example/token#x", https, false),
+            ("/token", https, false),
+            ("ftp://idp.example/", https, false),
+            ("javascript:alert(1)", https, false),
+            ("", https, false),
+        ] {
+            assert_eq!(check_url("x", url, issuer).is_ok(), good, "{url} of {issuer}");
+        }
+    }
+
+    #[test]
+    fn roots_that_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        assert!(Client::new(Some(&file)).is_err());
+        std::fs::write(&file, "-----BEGIN NOTHING-----\n-----END NOTHING-----\n").unwrap();
+        let error = Client::new(Some(&file)).unwrap_err().to_string();
+        assert!(error.contains("ca.pem"), "{error}");
+    }
+}
