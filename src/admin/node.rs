@@ -19,7 +19,7 @@ use super::identity::Identity;
 use super::key_sets;
 use super::ledger::Ledger;
 use super::oidc::Oidc;
-use super::operations::{OperationError, assertion_keys, backups, configuration};
+use super::operations::{OperationError, assertion_keys, backups, configuration, transfer};
 use super::overview::Sampler;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
@@ -120,6 +120,7 @@ pub struct Node {
     pub entropy: Arc<dyn Entropy>,
     pub(super) jwks: ArcSwapOption<Jwks>,
     pub(super) backups: backups::Memory,
+    pub(super) importing: transfer::Importing,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
     pub(super) identity: Identity,
@@ -183,6 +184,7 @@ impl Node {
             entropy,
             jwks: ArcSwapOption::empty(),
             backups: backups::Memory::default(),
+            importing: transfer::Importing::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
             identity,

@@ -6,11 +6,13 @@
 
 mod admin_tokens;
 mod assertion_keys;
-mod audit;
+pub(super) mod audit;
 pub(super) mod auth;
+mod backups;
 mod body;
 pub mod dto;
 mod dto_audit;
+pub mod dto_backups;
 mod dto_node;
 mod dto_operators;
 pub mod dto_usage;
@@ -18,15 +20,17 @@ mod events;
 mod explain;
 mod health;
 mod info;
-mod issuers;
+pub(super) mod issuers;
 mod keys;
 mod limits;
 mod operators;
 pub mod problem;
+mod progress;
 mod respond;
 mod shops;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod usage;
 mod widget_tokens;
 
@@ -126,6 +130,12 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(info::rotate_signing_keys))
         .routes(routes!(assertion_keys::list))
         .routes(routes!(assertion_keys::rotate))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::stream))
+        .routes(routes!(backups::download, backups::delete))
+        .routes(routes!(backups::verify))
+        .routes(routes!(transfer::import))
+        .routes(routes!(transfer::export))
         .routes(routes!(operators::list, operators::create))
         .routes(routes!(operators::get, operators::patch, operators::delete))
         .routes(routes!(operators::reset_password))
