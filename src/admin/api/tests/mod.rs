@@ -9,3 +9,4 @@ mod keys;
 mod limits;
 mod shops;
 mod tokens;
+mod usage;
