@@ -48,3 +48,4 @@ mod spec_widget;
 mod startup;
 mod support;
 mod tidy;
+mod usage;

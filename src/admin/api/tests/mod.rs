@@ -10,3 +10,4 @@ mod keys;
 mod limits;
 mod shops;
 mod tokens;
+mod usage;
