@@ -11,6 +11,7 @@
 
 mod api;
 mod attack;
+mod backup;
 mod cli;
 mod crash;
 mod decision;

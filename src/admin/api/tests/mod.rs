@@ -2,6 +2,7 @@
 
 mod access;
 mod assertion_keys;
+mod backups;
 mod explaining;
 mod keys;
 mod limits;

@@ -55,7 +55,7 @@ enum Kind {
 impl Kind {
     fn takes(self, entry: &Entry) -> bool {
         match entry {
-            Entry::Head { .. } => false,
+            Entry::Head => false,
             Entry::Shop(_) => self == Self::Shops,
             Entry::Key(_) => self == Self::Keys,
         }
@@ -89,7 +89,7 @@ impl Run<'_> {
             for (number, entry) in entries {
                 let step = Step { node, snapshot: &snapshot, options, now };
                 match entry {
-                    Entry::Head { .. } => {}
+                    Entry::Head => {}
                     Entry::Shop(shop) => {
                         let fate = step.shop(tx, patch, turn, shop);
                         counts.shops.count(fate.map_err(|error| self.stopped(*number, error))?);
