@@ -109,6 +109,8 @@ pub struct Node {
     pub events: Arc<Events>,
     /// The metrics of the last hours.
     pub overview: Sampler,
+    /// When this process began; names what is numbered from its start.
+    pub begun: Timestamp,
     pub(super) ledger: Ledger,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
@@ -175,6 +177,7 @@ impl Node {
             usage: Arc::new(usage::Recorder::new(config.usage.enabled)),
             events: Arc::default(),
             overview: Sampler::default(),
+            begun: clock.now().unix,
             ledger: Ledger::default(),
             config: ArcSwap::from_pointee(config),
             clock,

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::body::{OptionalBody, Segments};
 use super::dto_backups::{Backup, BackupCreate, BackupVerify, Backups};
-use super::events::{self, Listener};
 use super::problem::{Code, Problem, ProblemBody};
+use super::progress::{self, Listener};
 use super::respond::{blocking, created};
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
@@ -77,8 +77,8 @@ pub(super) async fn create(
             made.map(Backup::from).map_err(Problem::from)
         }
     };
-    if events::wanted(&headers) {
-        return Ok(events::follow(&node, work));
+    if progress::wanted(&headers) {
+        return Ok(progress::follow(&node, work));
     }
     let mut nobody = Listener::nobody(&node);
     let made = blocking(&node, move |_| Ok(work(&mut nobody))).await??;
@@ -102,7 +102,7 @@ pub(super) async fn stream(
     let wanted = Wanted::from(value);
     // What can be refused is refused before the answer begins.
     backups::may_stream(&node, &caller, &wanted)?;
-    Ok(events::stream(OCTETS, move |to| {
+    Ok(progress::stream(OCTETS, move |to| {
         let made = backups::stream(&node, &caller, &wanted, to).map_err(Problem::from);
         made.map(drop)
     }))
@@ -126,7 +126,7 @@ pub(super) async fn download(
     let (file, backup) =
         blocking(&node, move |node| backups::download(node, &caller, &name)).await?;
     let bytes = backup.bytes;
-    let mut response = events::stream(OCTETS, move |to| {
+    let mut response = progress::stream(OCTETS, move |to| {
         let mut from = std::io::BufReader::with_capacity(PIECE_BYTES, file).take(bytes);
         let sent = std::io::copy(&mut from, to);
         match sent {
@@ -175,8 +175,8 @@ pub(super) async fn verify(
             checked.map(Backup::from).map_err(Problem::from)
         }
     };
-    if events::wanted(&headers) {
-        return Ok(events::follow(&node, work));
+    if progress::wanted(&headers) {
+        return Ok(progress::follow(&node, work));
     }
     let mut nobody = Listener::nobody(&node);
     let checked = blocking(&node, move |_| Ok(work(&mut nobody))).await??;

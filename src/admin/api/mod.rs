@@ -6,7 +6,7 @@
 
 mod admin_tokens;
 mod assertion_keys;
-mod audit;
+pub(super) mod audit;
 pub(super) mod auth;
 mod backups;
 mod body;
@@ -15,20 +15,23 @@ mod dto_audit;
 pub mod dto_backups;
 mod dto_node;
 mod dto_operators;
+pub mod dto_usage;
 mod events;
 mod explain;
 mod health;
 mod info;
-mod issuers;
+pub(super) mod issuers;
 mod keys;
 mod limits;
 mod operators;
 pub mod problem;
+mod progress;
 mod respond;
 mod shops;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod usage;
 mod widget_tokens;
 
 use std::sync::Arc;
@@ -116,6 +119,10 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(limits::put_of_key, limits::delete_of_key))
         .routes(routes!(issuers::list))
         .routes(routes!(issuers::refresh))
+        .routes(routes!(usage::of_shop))
+        .routes(routes!(usage::of_all))
+        .routes(routes!(events::stream))
+        .routes(routes!(events::overview))
         .routes(routes!(explain::explain))
         .routes(routes!(admin_tokens::list, admin_tokens::create))
         .routes(routes!(admin_tokens::delete))

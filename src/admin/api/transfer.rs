@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::body::Query;
 use super::dto_backups::Imported;
-use super::events::{self, Listener, NDJSON};
 use super::problem::{Code, FieldError, Problem, ProblemBody};
+use super::progress::{self, Listener, NDJSON};
 use super::respond::blocking;
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
@@ -76,8 +76,8 @@ pub(super) async fn import(
             Import::Refused(faults) => Err(refused(faults)),
         }
     };
-    if events::wanted(&parts.headers) {
-        return Ok(events::follow(&node, work));
+    if progress::wanted(&parts.headers) {
+        return Ok(progress::follow(&node, work));
     }
     let mut nobody = Listener::nobody(&node);
     let imported = blocking(&node, move |_| Ok(work(&mut nobody))).await??;
@@ -147,7 +147,7 @@ pub(super) async fn export(
         Selection { shops: query.shops.unwrap_or(true), keys: query.keys.unwrap_or(true) };
     // What can be refused is refused before the answer begins.
     transfer::may_export(&caller, selection)?;
-    Ok(events::stream(NDJSON, move |to| {
+    Ok(progress::stream(NDJSON, move |to| {
         let exported = transfer::export(&node, &caller, selection, to);
         exported.map(drop).map_err(Problem::from)
     }))

@@ -23,6 +23,8 @@ pub mod set_up;
 pub mod shops;
 pub mod sign_in;
 pub mod signing_keys;
+#[cfg(test)]
+mod tests;
 pub mod transfer;
 pub mod usage;
 mod validate;

@@ -2,6 +2,8 @@
 
 mod access;
 mod assertion_keys;
+mod audit;
+mod audit_log;
 mod backups;
 mod explaining;
 mod keys;
