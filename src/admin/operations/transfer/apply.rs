@@ -135,13 +135,9 @@ impl Run<'_> {
 
     /// What somebody else changed since the check.
     fn stopped(&self, line: u64, error: OperationError) -> OperationError {
-        match error {
-            OperationError::Conflict(problem) => {
-                let what = format!("line {line}: {problem}: the import ended");
-                OperationError::Conflict(self.how_far(&what))
-            }
-            other => other,
-        }
+        let OperationError::Conflict(problem) = error else { return error };
+        let what = format!("line {line}: {problem}: the import ended");
+        OperationError::Conflict(self.how_far(&what))
     }
 
     fn broken(&self, line: u64, problems: &[String]) -> OperationError {

@@ -200,7 +200,7 @@ impl Reader<'_> {
             Line::Shop(shop) => self.shop(shop).map(Entry::Shop),
             Line::Key(key) => self.key(key).map(Entry::Key),
         };
-        entry.map_err(|faults| faults.lines())
+        entry.map_err(Faults::lines)
     }
 
     fn shop(&self, line: ShopLine) -> Result<ShopEntry, Faults> {
