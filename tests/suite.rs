@@ -12,6 +12,7 @@
 mod api;
 mod attack;
 mod audit_log;
+mod backup;
 mod cli;
 mod crash;
 mod dashboard_frame;
