@@ -194,7 +194,9 @@ impl ChainKey {
     #[must_use]
     pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.0);
-        parts.iter().for_each(|part| context.update(part));
+        for part in parts {
+            context.update(part);
+        }
         let tag = context.sign();
         let mut bytes = [0; 32];
         bytes.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);

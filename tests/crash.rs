@@ -1,7 +1,7 @@
 //! Nothing acknowledged is lost: SIGKILL in the middle of creations, rotations and revocations,
-//! again and again on the same database.
+//! again and again on the same database; and each of them is in the audit log, which verifies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,6 +28,8 @@ enum Fate {
 struct Ledger {
     fates: BTreeMap<String, Fate>,
     live: Vec<Key>,
+    /// Each change, as the audit log has it: what was done to which key.
+    changes: Vec<(&'static str, String)>,
 }
 
 /// A key that was handed out and not yet replaced or revoked.
@@ -63,9 +65,29 @@ fn sigkill_loses_nothing_acknowledged() {
     for ledger in &ledgers {
         verify(&gateway, ledger, usize::MAX);
     }
+    drop(gateway);
+    let recorded = recorded(&site);
+    for change in ledgers.iter().flat_map(|ledger| &ledger.changes) {
+        assert!(recorded.contains(change), "no entry of an acknowledged change: {change:?}");
+    }
     let fates: Vec<Fate> = ledgers.iter().flat_map(|l| l.fates.values().copied()).collect();
     let refused = fates.iter().filter(|f| **f == Fate::Refused).count();
     assert!(acknowledged >= ROUNDS * 3 && refused > ROUNDS, "{acknowledged} changes, {refused}");
+}
+
+/// What the audit log holds: each action and what it was done to.
+fn recorded(site: &Site) -> BTreeSet<(&'static str, String)> {
+    site.cli_ok(&["audit", "verify"]);
+    let exported = site.cli_ok(&["audit", "export"]);
+    let entries = exported.lines().skip(1).map(|line| {
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        let text = |at: &str| line.pointer(at).and_then(Value::as_str).expect(at).to_owned();
+        (text("/entry/action"), text("/entry/subject/id"))
+    });
+    let known = |action: String| {
+        ["key.created", "key.rotated", "key.revoked"].into_iter().find(|known| **known == action)
+    };
+    entries.filter_map(|(action, id)| Some((known(action)?, id))).collect()
 }
 
 fn kill_while_writing(
@@ -128,7 +150,8 @@ fn call(socket: &Path, method: &str, path: &str, body: &Value) -> Option<Value> 
 fn create(socket: &Path, ledger: &mut Ledger, shop: &str) -> bool {
     let body = json!({"name": "crash"});
     let Some(created) = call(socket, "POST", &format!("{shop}/keys"), &body) else { return false };
-    ledger.take(shop, &created);
+    let id = ledger.take(shop, &created);
+    ledger.changes.push(("key.created", id));
     true
 }
 
@@ -140,6 +163,7 @@ fn revoke(socket: &Path, ledger: &mut Ledger, key: &Key) -> bool {
         return false;
     }
     ledger.fates.insert(key.secret.clone(), Fate::Refused);
+    ledger.changes.push(("key.revoked", key.id.clone()));
     true
 }
 
@@ -151,14 +175,17 @@ fn rotate(socket: &Path, ledger: &mut Ledger, key: &Key, grace: bool) -> bool {
     let fate = if grace { Fate::Passes } else { Fate::Refused };
     ledger.fates.insert(key.secret.clone(), fate);
     ledger.take(&key.shop, &rotated);
+    ledger.changes.push(("key.rotated", key.id.clone()));
     true
 }
 
 impl Ledger {
-    fn take(&mut self, shop: &str, created: &Value) {
+    /// Takes a key that was handed out; its id.
+    fn take(&mut self, shop: &str, created: &Value) -> String {
         let text = |name: &str| created[name].as_str().expect("a string").to_owned();
         self.fates.insert(text("secret"), Fate::Passes);
         self.live.push(Key { shop: shop.to_owned(), id: text("id"), secret: text("secret") });
+        text("id")
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod api;
 mod attack;
+mod audit_log;
 mod cli;
 mod crash;
 mod decision;
@@ -31,6 +32,7 @@ mod front_reload;
 mod front_tls;
 mod front_upstream;
 mod naive;
+mod operators;
 mod proxies;
 mod secrecy;
 mod spec_jwt;

@@ -183,6 +183,7 @@ pub struct Subject {
 impl Subject {
     /// What belongs to no shop.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "ids are small, and most are `Copy`")]
     pub fn new(kind: SubjectKind, id: impl ToString) -> Self {
         Self { kind, id: id.to_string(), shop: None }
     }
@@ -238,6 +239,7 @@ pub fn entry(
     after: Option<Value>,
 ) -> AuditRecord {
     let (before, after) = difference(before.map(clean), after.map(clean));
+    let Subject { kind, id, shop } = subject;
     AuditRecord {
         at: now,
         actor: AuditActor {
@@ -247,11 +249,7 @@ pub fn entry(
         },
         address: caller.address,
         action: action.as_str().to_owned(),
-        subject: AuditSubject {
-            kind: subject.kind.as_str().to_owned(),
-            id: cut(&subject.id),
-            shop: subject.shop,
-        },
+        subject: AuditSubject { kind: kind.as_str().to_owned(), id: cut(&id), shop },
         before: before.map(bounded),
         after: after.map(bounded),
     }
@@ -304,8 +302,8 @@ fn cut(text: &str) -> String {
     if text.len() <= TEXT_BYTES_MAX {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
-    format!("{}…", text.get(..end).unwrap_or_default())
+    let kept = (0..=TEXT_BYTES_MAX).rev().find_map(|end| text.get(..end));
+    format!("{}…", kept.unwrap_or_default())
 }
 
 fn bounded(value: Value) -> Value {

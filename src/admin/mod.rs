@@ -17,6 +17,7 @@ pub mod jobs;
 mod key_sets;
 mod ledger;
 pub mod listener;
+pub mod live;
 pub mod node;
 mod oidc;
 pub mod operations;

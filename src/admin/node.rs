@@ -19,7 +19,7 @@ use super::identity::Identity;
 use super::key_sets;
 use super::ledger::Ledger;
 use super::oidc::Oidc;
-use super::operations::{OperationError, assertion_keys, backups, configuration};
+use super::operations::{OperationError, assertion_keys, backups, configuration, transfer};
 use super::overview::Sampler;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
@@ -109,6 +109,8 @@ pub struct Node {
     pub events: Arc<Events>,
     /// The metrics of the last hours.
     pub overview: Sampler,
+    /// When this process began; names what is numbered from its start.
+    pub begun: Timestamp,
     pub(super) ledger: Ledger,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
@@ -118,6 +120,7 @@ pub struct Node {
     pub entropy: Arc<dyn Entropy>,
     pub(super) jwks: ArcSwapOption<Jwks>,
     pub(super) backups: backups::Memory,
+    pub(super) importing: transfer::Importing,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
     pub(super) identity: Identity,
@@ -174,12 +177,14 @@ impl Node {
             usage: Arc::new(usage::Recorder::new(config.usage.enabled)),
             events: Arc::default(),
             overview: Sampler::default(),
+            begun: clock.now().unix,
             ledger: Ledger::default(),
             config: ArcSwap::from_pointee(config),
             clock,
             entropy,
             jwks: ArcSwapOption::empty(),
             backups: backups::Memory::default(),
+            importing: transfer::Importing::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
             identity,

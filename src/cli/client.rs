@@ -26,7 +26,7 @@ use crate::admin;
 use crate::config::Config;
 
 /// Where the admin API begins.
-const BASE: &str = "/api/v1";
+pub(super) const BASE: &str = "/api/v1";
 
 /// Items asked for at once.
 const PAGE: usize = 100;
@@ -140,7 +140,15 @@ impl Client {
         path: &str,
         sink: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
     ) -> Result<(), Failure> {
-        let request = request(Method::GET, path, None)?;
+        self.receive(request(Method::GET, path, None)?, sink).await
+    }
+
+    /// Any request: `sink` is given the pieces of its answer as they come.
+    pub(super) async fn receive(
+        &self,
+        request: Request<Full<Bytes>>,
+        sink: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
+    ) -> Result<(), Failure> {
         match &self.way {
             Way::Nothing(failure) => Err(failure.clone()),
             Way::Socket(path) => {
@@ -241,7 +249,7 @@ fn no_answer(socket: &Path, error: &ExchangeError) -> Failure {
     Failure::new(Exit::Refused, format!("no answer on {}: {error}", socket.display()))
 }
 
-fn request(
+pub(super) fn request(
     method: Method,
     path: &str,
     body: Option<&Value>,
@@ -261,7 +269,7 @@ fn request(
 }
 
 /// What a problem (RFC 9457) says, as a failure.
-fn refusal(status: u16, problem: &Value) -> Failure {
+pub(super) fn refusal(status: u16, problem: &Value) -> Failure {
     let faults = find(problem, "errors").as_array().cloned().unwrap_or_default();
     // The faults say it all, one by one; the detail is their sum.
     let text = find(problem, if faults.is_empty() { "detail" } else { "title" });
@@ -273,6 +281,16 @@ fn refusal(status: u16, problem: &Value) -> Failure {
     let line = |fault| format!("{}: {}", show(find(fault, "field")), show(find(fault, "detail")));
     lines.extend(faults.iter().map(line));
     Failure::new(Exit::Refused, lines.join("\n"))
+}
+
+/// Fails if a server runs, as far as its socket tells.
+pub(super) async fn require_no_server(config: &Config) -> Result<(), Failure> {
+    let socket = &config.admin.socket;
+    if UnixStream::connect(socket).await.is_err() {
+        return check_owner(&config.store.path);
+    }
+    let message = format!("a latchkey answers on {}", socket.display());
+    Err(Failure::new(Exit::Refused, message).hint("stop it first"))
 }
 
 /// Whether there is no server at all; a socket file left behind by a killed one refuses.

@@ -6,6 +6,7 @@
 //! crate: it puts the parts together and decides nothing about requests.
 
 mod args;
+mod backup;
 mod certificates;
 mod check;
 mod client;
@@ -13,21 +14,26 @@ mod demo;
 mod doctor;
 mod exit;
 mod explain;
+mod follow;
 mod gateway;
 mod http;
 mod manage;
 mod output;
 mod pages;
 mod password;
+mod progress;
 mod serve;
 mod start;
+mod transfer;
 
 use std::ffi::OsString;
 use std::io::Write as _;
 
 use clap::Parser as _;
 
-use self::args::{AuditCommand, Cli, Command, OperatorCommand, OperatorTokenCommand, ShopCommand};
+use self::args::{
+    AuditCommand, BackupCommand, Cli, Command, OperatorCommand, OperatorTokenCommand, ShopCommand,
+};
 use self::client::{Client, Missing};
 use self::output::Output;
 use crate::clock::{Clock as _, SystemClock};
@@ -67,6 +73,10 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
             manage::verify_audit_file(file, *expect, &config.store.master_key_file, output)
         }
         Command::Doctor(args) => doctor::run(*args, &sources(), output),
+        Command::Verify(args) | Command::Backup(BackupCommand::Verify(args)) => {
+            backup::verify(args, &sources(), output)
+        }
+        Command::Restore(args) => backup::restore(args, &sources(), output),
         Command::Shop(_)
         | Command::Key(_)
         | Command::Token(_)
@@ -74,6 +84,9 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         | Command::Issuer(_)
         | Command::Assertion(_)
         | Command::Audit(_)
+        | Command::Backup(_)
+        | Command::Import(_)
+        | Command::Export(_)
         | Command::Explain(_) => manage(&cli.command, &sources(), output),
     }
 }
@@ -92,6 +105,9 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
             Command::Issuer(command) => manage::issuer(command, &client, output).await,
             Command::Assertion(command) => manage::assertion(command, &client, output).await,
             Command::Audit(command) => manage::audit(command, &client, output).await,
+            Command::Backup(command) => backup::run(command, &client, output).await,
+            Command::Import(args) => transfer::import(args, &client, output).await,
+            Command::Export(args) => transfer::export(args, &client, output).await,
             Command::Explain(args) => explain::run(args, &client, output).await,
             Command::Serve(_)
             | Command::Demo(_)
@@ -99,6 +115,8 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
             | Command::Man { .. }
             | Command::Config(_)
             | Command::Doctor(_)
+            | Command::Verify(_)
+            | Command::Restore(_)
             | Command::Healthcheck(_) => Ok(()),
         }
     })
@@ -111,7 +129,8 @@ fn missing(command: &Command) -> Missing {
         | Command::Operator(
             OperatorCommand::Create { .. }
             | OperatorCommand::Token(OperatorTokenCommand::Create { .. }),
-        ) => Missing::Create,
+        )
+        | Command::Import(_) => Missing::Create,
         Command::Shop(_)
         | Command::Operator(_)
         | Command::Key(_)
@@ -119,6 +138,10 @@ fn missing(command: &Command) -> Missing {
         | Command::Issuer(_)
         | Command::Assertion(_)
         | Command::Audit(_)
+        | Command::Backup(_)
+        | Command::Verify(_)
+        | Command::Restore(_)
+        | Command::Export(_)
         | Command::Explain(_)
         | Command::Serve(_)
         | Command::Demo(_)

@@ -78,10 +78,11 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
         let file = key_file.display();
         tracing::info!(%file, "a new master key was made; back it up, apart from the database");
     }
+    // Before it is ready: whoever waits for that finds it.
+    show_set_up_link(&gateway);
     let (data, admin) = (gateway.data_address(), gateway.admin_address());
     let (socket, version) = (socket.display(), env!("CARGO_PKG_VERSION"));
     tracing::info!(%data, %admin, %socket, version, "ready");
-    show_set_up_link(&gateway);
     loop {
         match signals.next().await {
             Told::Reload => reload(&gateway, sources, log).await,

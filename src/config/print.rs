@@ -110,3 +110,44 @@ impl Effective {
 fn one_line(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_named_by_their_paths() {
+        let place = |name: Option<&str>| Place { name: name.map(ToOwned::to_owned), ..PLACE };
+        let value = |key, text: &str, name| Line::Value(key, Value::from(text), place(name));
+        let old = Effective::new(vec![
+            value("same", "x", None),
+            Line::Table("server".to_owned()),
+            value("listen", "a", Some("one.toml")),
+            Line::Item("limits".to_owned()),
+            value("name", "first", None),
+            Line::Item("limits".to_owned()),
+            value("name", "second", None),
+        ]);
+        assert_eq!(old.differences(&old), []);
+        let new = Effective::new(vec![
+            value("same", "x", None),
+            Line::Table("server".to_owned()),
+            value("listen", "b", Some("two\n.toml")),
+            Line::Nothing("tls", "no TLS".to_owned()),
+            Line::Item("limits".to_owned()),
+            value("name", "first", None),
+        ]);
+        let difference = |path: &str, old: Option<&str>, new: Option<&str>| Difference {
+            path: path.to_owned(),
+            old: old.map(ToOwned::to_owned),
+            new: new.map(ToOwned::to_owned),
+        };
+        assert_eq!(
+            old.differences(&new),
+            [
+                difference("limits[1].name", Some("\"second\""), None),
+                difference("server.listen", Some("\"a\"  # one.toml"), Some("\"b\"  # two?.toml")),
+            ]
+        );
+    }
+}

@@ -71,6 +71,16 @@ impl Limits {
 }
 
 impl Metrics {
+    /// How often a policy has refused since the start, and would have in shadow mode.
+    #[must_use]
+    pub fn limited_totals(&self, policy: &str) -> (u64, u64) {
+        let mut totals = (0, 0);
+        self.limits.policy(policy, |counters| {
+            totals = (counters.limited.get(), counters.shadow_exceeded.get());
+        });
+        totals
+    }
+
     /// Counts a refusal by a policy; one that is not configured counts nowhere.
     pub fn limited(&self, policy: &str) {
         self.limits.policy(policy, |counters| counters.limited.inc());

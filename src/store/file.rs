@@ -515,7 +515,9 @@ mod tests {
                 schema::AUDIT,
                 schema::USAGE,
             ];
-            tables.into_iter().for_each(|table| assert!(tx.delete_table(table).unwrap()));
+            for table in tables {
+                assert!(tx.delete_table(table).unwrap());
+            }
         });
         place.set_schema(2);
         let store = place.open().unwrap();

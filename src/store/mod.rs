@@ -341,7 +341,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::testing::{self, Bench, Disk, KEY, key, shop, token};
+    use super::testing::{self, Bench, Disk, KEY, audit_record, key, shop, token};
     use super::*;
     use crate::clock::Timestamp;
     use crate::id::{KeyId, ShopId};
@@ -357,25 +357,35 @@ mod tests {
     const WORKLOAD: [Change; 6] = [
         |tx| {
             tx.put_shop(&shop("one"))?;
-            tx.put_shop(&shop("two"))
+            tx.put_shop(&shop("two"))?;
+            tx.append_audit(&audit_record(1)).map(drop)
         },
         |tx| {
             (0..30).try_for_each(|n| tx.put_key(&key(n, "one")))?;
-            tx.put_key(&key(100, "two"))
+            tx.put_key(&key(100, "two"))?;
+            tx.append_audit(&audit_record(2)).map(drop)
         },
-        |tx| (0..10).try_for_each(|n| tx.put_token(&token(n.into(), "one", 5_000 + n))),
+        |tx| {
+            (0..10).try_for_each(|n| tx.put_token(&token(n.into(), "one", 5_000 + n)))?;
+            tx.append_audit(&audit_record(3)).map(drop)
+        },
         |tx| {
             let mut old = tx.key(KeyId(7))?.unwrap();
             old.replaced_by = Some(KeyId(40));
             tx.put_key(&old)?;
             tx.put_key(&key(40, "one"))?;
+            tx.append_audit(&audit_record(4))?;
             tx.delete_key(KeyId(8)).map(drop)
         },
         |tx| {
             tx.prune_tokens(Timestamp::from_unix_s(5_003))?;
+            tx.prune_audit(audit_record(3).at)?;
             tx.touch_keys(&[(KeyId(3), Timestamp::from_unix_s(9))])
         },
-        |tx| tx.delete_shop(&id("one")).map(drop),
+        |tx| {
+            tx.append_audit(&audit_record(5))?;
+            tx.delete_shop(&id("one")).map(drop)
+        },
     ];
 
     /// The state after each number of changes of the workload.

@@ -253,3 +253,107 @@ impl WriteTx {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, operator, session};
+    use super::*;
+
+    #[test]
+    fn what_was_stored_is_read() {
+        let bench = Bench::in_memory();
+        let written: Result<(), StoreError> = bench.store.write(|tx| {
+            tx.put_operator(&operator(2, "Bob"))?;
+            tx.put_operator(&operator(1, "ada"))?;
+            tx.put_session(&session(1, 1))
+        });
+        written.unwrap();
+        let look = |tx: &ReadTx| {
+            assert_eq!(tx.operator(OperatorId(1))?, Some(operator(1, "ada")));
+            assert_eq!(tx.operator_named("BOB")?, Some(operator(2, "Bob")));
+            assert_eq!(tx.operator_named("eve")?, None);
+            assert_eq!(tx.operators(None, 9)?, [operator(1, "ada"), operator(2, "Bob")]);
+            assert_eq!(tx.operators(Some(OperatorId(1)), 9)?, [operator(2, "Bob")]);
+            assert_eq!(tx.sessions()?, [session(1, 1)]);
+            assert_eq!(tx.session(&Digest::from_bytes([2; 32]))?, None);
+            Ok(())
+        };
+        bench.store.read(look).unwrap();
+    }
+
+    #[test]
+    fn names_follow_their_operators() {
+        let bench = Bench::in_memory();
+        let named = |tx: &ReadTx, name: &str| Ok(tx.operator_named(name)?.map(|one| one.id.0));
+        let done: Result<(), StoreError> = bench.store.write(|tx| {
+            tx.put_operator(&operator(1, "Ada"))?;
+            assert_eq!(tx.put_operator(&operator(2, "aDA")), Err(StoreError::NameTaken));
+            tx.put_operator(&operator(1, "ADA"))?;
+            tx.put_operator(&operator(1, "Eve"))?;
+            assert_eq!(named(tx, "ada")?, None);
+            tx.put_operator(&operator(2, "ada"))?;
+            assert!(tx.delete_operator(OperatorId(1))? && !tx.delete_operator(OperatorId(1))?);
+            assert_eq!((named(tx, "eve")?, named(tx, "ada")?), (None, Some(2)));
+            Ok(())
+        });
+        done.unwrap();
+    }
+
+    #[test]
+    fn a_second_factor_opens_for_its_own_operator_only() {
+        let bench = Bench::in_memory();
+        let secret = SecretBytes::new(*b"never in the clear !");
+        let done: Result<(), StoreError> = bench.store.write(|tx| {
+            let sealed = tx.seal_totp(OperatorId(1), &secret)?;
+            assert!(!sealed.windows(8).any(|bytes| bytes == b"in the c"));
+            let totp = TotpRecord { sealed, ..operator(1, "ada").totp.unwrap() };
+            assert_eq!(tx.totp_secret(OperatorId(1), &totp)?.expose(), secret.expose());
+            assert!(tx.totp_secret(OperatorId(2), &totp).is_err());
+            Ok(())
+        });
+        done.unwrap();
+    }
+
+    #[test]
+    fn times_of_use_move_forward_and_bring_nobody_back() {
+        let bench = Bench::in_memory();
+        let at = Timestamp::from_unix_ms;
+        let done: Result<(), StoreError> = bench.store.write(|tx| {
+            tx.put_session(&session(1, 1))?;
+            let of = |byte: u8| Digest::from_bytes([byte; 32]);
+            tx.touch_sessions(&[(of(1), at(9)), (of(1), at(5)), (of(2), at(9))])?;
+            assert_eq!(tx.session(&of(1))?.map(|one| one.last_seen_at), Some(at(9)));
+            assert_eq!(tx.sessions()?.len(), 1);
+            assert!(tx.delete_session(&of(1))? && !tx.delete_session(&of(1))?);
+            Ok(())
+        });
+        done.unwrap();
+    }
+
+    /// What an earlier build stored, byte by byte: these texts may never change.
+    #[test]
+    fn records_of_encoding_1_are_read() {
+        let stored = concat!(
+            "\u{1}",
+            r#"{"id":"op_0000000000000001","name":"ada","role":"member","shops":["one"],"#,
+            r#""password":"$argon2id$v=19$m=64,t=1,p=1$AAAA$AAAA","password_changed_at":4,"#,
+            r#""totp":{"sealed":"AQID","last_step":18446744073709551615,"confirmed_at":5,"#,
+            r#""recovery":"BgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYGBgYHBwcHBwcHBwcHBwcHBwcHBwcHBw"#,
+            r#"cHBwcHBwcHBwcHBw"},"oidc":{"issuer":"https://idp.example","subject":"1"},"#,
+            r#""disabled":false,"created_at":8,"updated_at":9,"revision":10}"#
+        );
+        assert_eq!(OperatorRecord::decode(stored.as_bytes()), Ok(operator(1, "ada")));
+        assert_eq!(operator(1, "ada").encode().unwrap(), stored.as_bytes());
+        let stored = concat!(
+            "\u{1}",
+            r#"{"id":"ses_0000000000000003","operator":"op_0000000000000001","#,
+            r#""digest":"AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM","created_at":1,"#,
+            r#""last_seen_at":2,"expires_at":3,"address":"2001:db8::1","#,
+            r#""user_agent":"Mozilla/5.0 \"x\""}"#
+        );
+        assert_eq!(SessionRecord::decode(stored.as_bytes()), Ok(session(3, 1)));
+        assert_eq!(session(3, 1).encode().unwrap(), stored.as_bytes());
+        let shown = format!("{:?} {:?}", operator(1, "ada"), session(3, 1));
+        assert!(!shown.contains("argon2"), "{shown}");
+    }
+}

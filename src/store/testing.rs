@@ -11,6 +11,7 @@ use redb::StorageBackend;
 
 use super::audit::{AuditActor, AuditRecord, AuditSubject};
 use super::file::Files;
+use super::operators::{OidcSubject, OperatorRecord, PasswordHash, SessionRecord, TotpRecord};
 use super::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
     Role, ShopRecord, SigningKeyRecord, TokenRecord,
@@ -18,7 +19,7 @@ use super::records::{
 use super::schema::{self, CURRENT};
 use super::{Store, StoreError, StoreOptions};
 use crate::clock::{ManualClock, Timestamp};
-use crate::id::{AdminTokenId, KeyId, Name, ShopId, TokenId};
+use crate::id::{AdminTokenId, KeyId, Name, OperatorId, SessionId, ShopId, TokenId};
 use crate::secret::{Digest, MasterKey, SecretBytes, SystemEntropy};
 
 /// The signing key of the samples.
@@ -116,6 +117,41 @@ pub(super) fn admin_token(id: u64) -> AdminTokenRecord {
         last_used_at: Some(Timestamp::from_unix_ms(6)),
         scopes: None,
         shops: None,
+    }
+}
+
+pub(super) fn operator(id: u64, name: &str) -> OperatorRecord {
+    OperatorRecord {
+        id: OperatorId(id),
+        name: name.to_owned(),
+        role: Role::Member,
+        shops: [ShopId::parse("one").unwrap()].into(),
+        password: Some(PasswordHash::new("$argon2id$v=19$m=64,t=1,p=1$AAAA$AAAA".to_owned())),
+        password_changed_at: Timestamp::from_unix_ms(4),
+        totp: Some(TotpRecord {
+            sealed: vec![1, 2, 3],
+            last_step: u64::MAX,
+            confirmed_at: Timestamp::from_unix_ms(5),
+            recovery: vec![Digest::from_bytes([6; 32]), Digest::from_bytes([7; 32])],
+        }),
+        oidc: Some(OidcSubject { issuer: "https://idp.example".into(), subject: "1".into() }),
+        disabled: false,
+        created_at: Timestamp::from_unix_ms(8),
+        updated_at: Timestamp::from_unix_ms(9),
+        revision: 10,
+    }
+}
+
+pub(super) fn session(byte: u8, operator: u64) -> SessionRecord {
+    SessionRecord {
+        id: SessionId(u64::from(byte)),
+        operator: OperatorId(operator),
+        digest: Digest::from_bytes([byte; 32]),
+        created_at: Timestamp::from_unix_ms(1),
+        last_seen_at: Timestamp::from_unix_ms(2),
+        expires_at: Timestamp::from_unix_ms(3),
+        address: Some("2001:db8::1".parse().unwrap()),
+        user_agent: "Mozilla/5.0 \"x\"".to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The running binary, with a directory of its own.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,11 @@ impl Site {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.path().join("admin.sock")
+    }
+
+    /// What the server that was started last has printed.
+    pub(crate) fn stdout(&self) -> PathBuf {
+        self.path().join("stdout")
     }
 
     pub(crate) fn database(&self) -> PathBuf {
@@ -125,6 +131,7 @@ pub(crate) struct Gateway {
     child: Child,
     log: SharedLog,
     socket: PathBuf,
+    stdout: PathBuf,
     pub(crate) data: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -133,7 +140,7 @@ impl Gateway {
     fn start(site: &Site, mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(File::create(site.stdout()).expect("a file"))
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -147,7 +154,15 @@ impl Gateway {
             let lines = log.0.lock().expect("no panic under the lock").lines.join("\n");
             panic!("latchkey did not become ready:\n{lines}");
         };
-        Self { child, log, socket: site.socket(), data, admin }
+        Self { child, log, socket: site.socket(), stdout: site.stdout(), data, admin }
+    }
+
+    /// The set-up link that was printed at the start, if one was; its token is watched for.
+    pub(crate) fn set_up_link(&self) -> Option<String> {
+        let printed = std::fs::read_to_string(&self.stdout).expect("what was printed");
+        let link = printed.split_whitespace().find(|word| word.contains("/setup#"))?;
+        secrets::minted(link.split_once('#').expect("a fragment").1);
+        Some(link.to_owned())
     }
 
     /// Sends a request to the data listener.

@@ -155,6 +155,11 @@ pub(super) async fn export_all(
     State(node): State<Arc<Node>>,
 ) -> Result<Response, Problem> {
     let export = blocking(&node, move |node| audit::export(node, &caller)).await?;
+    Ok(file(node, export))
+}
+
+/// An export as a file.
+pub(in crate::admin) fn file(node: Arc<Node>, export: Export) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
         (
@@ -162,7 +167,7 @@ pub(super) async fn export_all(
             HeaderValue::from_static("attachment; filename=\"latchkey-audit.jsonl\""),
         ),
     ];
-    Ok((headers, Body::from_stream(pieces(node, export))).into_response())
+    (headers, Body::from_stream(pieces(node, export))).into_response()
 }
 
 /// The lines, some at a time: read when the one who takes them has taken those before. The stream
@@ -174,7 +179,7 @@ fn pieces(node: Arc<Node>, mut export: Export) -> ReceiverStream<Result<Bytes, s
         loop {
             match export.next(&node) {
                 Ok(links) => {
-                    links.iter().for_each(|link| piece.extend(export::line(link)));
+                    piece.extend(links.iter().flat_map(export::line));
                     let last = links.is_empty();
                     if to.blocking_send(Ok(Bytes::from(std::mem::take(&mut piece)))).is_err()
                         || last

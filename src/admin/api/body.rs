@@ -152,8 +152,8 @@ impl<S: Sync + Send, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
-    limit: Option<String>,
-    cursor: Option<String>,
+    pub(super) limit: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 impl PageQuery {

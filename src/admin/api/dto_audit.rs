@@ -84,10 +84,10 @@ impl From<Entry> for AuditEntry {
 
 /// The members of an object; anything else as the one member `value`.
 fn members(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(members) => members,
-        other => std::iter::once(("value".to_owned(), other)).collect(),
+    if let Value::Object(members) = value {
+        return members;
     }
+    std::iter::once(("value".to_owned(), value)).collect()
 }
 
 /// Where the audit log ends.

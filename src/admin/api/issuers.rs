@@ -51,8 +51,20 @@ pub(super) async fn refresh(
     State(node): State<Arc<Node>>,
     Segments(name): Segments<Name>,
 ) -> Result<Json<IssuerRefreshed>, Problem> {
+    let fetched = fetch(&node, &caller, &name).await?;
+    let issuer = all(&node).into_iter().find(|issuer| issuer.name == name);
+    let issuer = issuer.ok_or_else(|| Problem::new(Code::NotFound, "There is no such issuer."))?;
+    Ok(Json(IssuerRefreshed { issuer, fetched }))
+}
+
+/// Has the key set of `name` fetched; whether it was, which within the cool-down it is not.
+pub(in crate::admin) async fn fetch(
+    node: &Arc<Node>,
+    caller: &Caller,
+    name: &Name,
+) -> Result<bool, Problem> {
     caller.require(Permission::IssuersWrite)?;
-    let source = source_of(&node.config.load(), &name).map(|source| source.source.clone());
+    let source = source_of(&node.config.load(), name).map(|source| source.source.clone());
     match source {
         None => return Err(Problem::new(Code::NotFound, "There is no such issuer.")),
         Some(KeySource::Secret) => {
@@ -65,15 +77,12 @@ pub(super) async fn refresh(
         let detail = "Key sets are fetched by a running server only; there is none here.";
         return Err(Problem::new(Code::Unavailable, detail));
     };
-    let refreshed = jwks.refresh(&name, RefreshReason::Operator).await.map_err(|e| problem(&e))?;
-    if let Refreshed::Fetched { keys, .. } = refreshed {
-        let issuer = name.clone();
-        let record = move |node: &Node| issuers::record_refresh(node, &caller, &issuer, keys);
-        blocking(&node, record).await?;
-    }
-    let issuer = all(&node).into_iter().find(|issuer| issuer.name == name);
-    let issuer = issuer.ok_or_else(|| Problem::new(Code::NotFound, "There is no such issuer."))?;
-    Ok(Json(IssuerRefreshed { issuer, fetched: matches!(refreshed, Refreshed::Fetched { .. }) }))
+    let refreshed = jwks.refresh(name, RefreshReason::Operator).await.map_err(|e| problem(&e))?;
+    let Refreshed::Fetched { keys, .. } = refreshed else { return Ok(false) };
+    let (issuer, caller) = (name.clone(), caller.clone());
+    let record = move |node: &Node| issuers::record_refresh(node, &caller, &issuer, keys);
+    blocking(node, record).await?;
+    Ok(true)
 }
 
 fn problem(error: &RefreshError) -> Problem {
@@ -97,7 +106,7 @@ fn problem(error: &RefreshError) -> Problem {
 }
 
 /// Every issuer of the configuration, as it fares now.
-pub(super) fn all(node: &Node) -> Vec<Issuer> {
+pub(in crate::admin) fn all(node: &Node) -> Vec<Issuer> {
     let config = node.config.load();
     let statuses = node.jwks().map(|jwks| jwks.status()).unwrap_or_default();
     let snapshot = node.published.load();

@@ -6,26 +6,33 @@
 
 mod admin_tokens;
 mod assertion_keys;
-mod audit;
+pub(super) mod audit;
 pub(super) mod auth;
+mod backups;
 mod body;
 mod conditions;
 pub mod dto;
 mod dto_audit;
+pub mod dto_backups;
 mod dto_node;
 mod dto_operators;
+pub mod dto_usage;
+mod events;
 mod explain;
 mod health;
 mod info;
-mod issuers;
+pub(super) mod issuers;
 mod keys;
 mod limits;
 mod operators;
 pub mod problem;
+mod progress;
 mod respond;
 mod shops;
 #[cfg(test)]
 mod tests;
+mod transfer;
+mod usage;
 mod widget_tokens;
 
 use std::sync::Arc;
@@ -113,6 +120,10 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(limits::put_of_key, limits::delete_of_key))
         .routes(routes!(issuers::list))
         .routes(routes!(issuers::refresh))
+        .routes(routes!(usage::of_shop))
+        .routes(routes!(usage::of_all))
+        .routes(routes!(events::stream))
+        .routes(routes!(events::overview))
         .routes(routes!(explain::explain))
         .routes(routes!(admin_tokens::list, admin_tokens::create))
         .routes(routes!(admin_tokens::delete))
@@ -120,6 +131,12 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(info::rotate_signing_keys))
         .routes(routes!(assertion_keys::list))
         .routes(routes!(assertion_keys::rotate))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::stream))
+        .routes(routes!(backups::download, backups::delete))
+        .routes(routes!(backups::verify))
+        .routes(routes!(transfer::import))
+        .routes(routes!(transfer::export))
         .routes(routes!(operators::list, operators::create))
         .routes(routes!(operators::get, operators::patch, operators::delete))
         .routes(routes!(operators::reset_password))

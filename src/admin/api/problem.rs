@@ -207,6 +207,26 @@ impl Problem {
         self
     }
 
+    /// With what is wrong, one by one.
+    #[must_use]
+    pub(super) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub(super) fn into_body(self) -> ProblemBody {
+        ProblemBody {
+            kind: "about:blank".to_owned(),
+            title: self.code.title().to_owned(),
+            status: self.code.status().as_u16(),
+            detail: self.detail,
+            code: self.code.as_str().to_owned(),
+            errors: self.errors,
+        }
+    }
+
     /// With `Retry-After`.
     #[must_use]
     pub(super) fn with_retry_after(mut self, seconds: u64) -> Self {
@@ -276,22 +296,15 @@ fn capitalized(text: &str) -> String {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.code.status();
-        let body = ProblemBody {
-            kind: "about:blank".to_owned(),
-            title: self.code.title().to_owned(),
-            status: status.as_u16(),
-            detail: self.detail,
-            code: self.code.as_str().to_owned(),
-            errors: self.errors,
-        };
-        let mut response = (status, Json(body)).into_response();
+        let (status, challenge, retry_after_s) =
+            (self.code.status(), self.challenge, self.retry_after_s);
+        let mut response = (status, Json(self.into_body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(challenge) = self.challenge {
+        if let Some(challenge) = challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

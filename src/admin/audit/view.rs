@@ -36,7 +36,7 @@ pub fn key(key: &KeyRecord) -> Value {
 /// An API key that a rotation replaces.
 #[must_use]
 pub fn rotated_key(key: &KeyRecord) -> Value {
-    json!({ "name": key.name, "start": key.start, "grace_until": key.grace_until })
+    json!({ "name": key.name, "start": key.start })
 }
 
 /// A shop's or a key's own limits, by policy.

@@ -34,12 +34,15 @@ macro_rules! files {
 }
 
 /// All of them.
-static FILES: [File; 9] = files! {
+static FILES: [File; 12] = files! {
     "app.css": CSS,
     "app.js": JS,
     "copy.js": JS,
     "key.svg": SVG,
+    "live.js": JS,
+    "overview.js": JS,
     "pages.css": CSS,
+    "refusals.js": JS,
     "setup.js": JS,
     "vendor/uplot/uPlot.iife.min.js": JS,
     "vendor/uplot/uPlot.min.css": CSS,

@@ -5,18 +5,21 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
+use axum::extract::RawQuery;
 
 use super::form::{Errors, Form};
-use super::frame::Frame;
+use super::frame::{Frame, query_value};
 use super::visit::SignedIn;
 use super::{Answer, page, page_with, paste};
 use crate::admin::caller::Permission;
+use crate::admin::operations::events::{self, Filter};
 use crate::admin::operations::explain::explain;
 use crate::admin::operations::explanation::{
     ExplainRequest, ExplainedDecision, Explanation, HeaderValues, Verdict,
 };
 use crate::decision::policy::Policies;
 use crate::decision::principal::Mechanism;
+use crate::events::Refusal;
 
 /// Header fields whose values are shown again; all others may hold a credential.
 const SHOWN: [&str; 12] = [
@@ -96,29 +99,73 @@ struct Branch {
     taken: bool,
 }
 
-/// The form.
-pub(super) async fn show(visit: SignedIn) -> Answer {
+/// The form, filled in from a refusal if the query names one that is kept still.
+pub(super) async fn show(visit: SignedIn, RawQuery(query): RawQuery) -> Answer {
     visit.caller().require_any(Permission::Explain)?;
-    let fields = Fields { method: "GET".to_owned(), kind: "none".to_owned(), ..Fields::default() };
+    let wanted = query_value(query.as_deref(), "event").parse::<u64>().ok();
+    let recent = match wanted {
+        Some(_) => events::recent(visit.node(), visit.caller(), Filter::default())?,
+        None => Vec::new(),
+    };
+    let refusal = recent.iter().find(|refusal| Some(refusal.sequence) == wanted);
+    let fields = refusal.map_or_else(Fields::empty, |refusal| Fields::of(refusal));
+    let about = match (wanted, refusal) {
+        (None, _) => None,
+        (Some(_), None) => {
+            Some("That refusal is not kept any more. Describe the request yourself.".to_owned())
+        }
+        (Some(_), Some(refusal)) => Some(format!(
+            "Refused at {} with {} {}: {} Its credential was not kept: paste it below to see \
+             every stage as it is now.",
+            refusal.at,
+            refusal.status,
+            refusal.code.as_str(),
+            super::failure::sentence(&refusal.why),
+        )),
+    };
     page(&Page {
         frame: visit.frame("Decision explorer", "/explore"),
         fields,
         errors: Errors::default(),
         credentials: CREDENTIALS,
         walk: None,
-        about: None,
+        about,
     })
+}
+
+impl Fields {
+    fn empty() -> Self {
+        Self { method: "GET".to_owned(), kind: "none".to_owned(), ..Self::default() }
+    }
+
+    /// What is known of a refused request.
+    fn of(refusal: &Refusal) -> Self {
+        let kind = match refusal.mechanism {
+            Some(Mechanism::ShopApiKey) => "x-shop-api-key",
+            Some(Mechanism::WidgetToken) => "x-widget-token",
+            Some(Mechanism::Jwt) => "authorization",
+            Some(Mechanism::Anonymous) | None => "none",
+        };
+        Self {
+            method: refusal.method.to_string(),
+            path: refusal.path.to_string(),
+            origin: refusal.origin.as_ref().map(ToString::to_string).unwrap_or_default(),
+            client: refusal.client.to_string(),
+            kind: kind.to_owned(),
+            ..Self::default()
+        }
+    }
 }
 
 /// The form, and what came of the request.
 pub(super) async fn walk(visit: SignedIn, form: Form) -> Answer {
     let fields = Fields {
-        method: form.text("method").to_owned(),
+        method: form.optional("method").unwrap_or("GET").to_owned(),
         path: form.text("path").to_owned(),
         host: form.text("host").to_owned(),
         origin: form.text("origin").to_owned(),
         client: form.text("client").to_owned(),
-        kind: form.text("kind").to_owned(),
+        kind: form.optional("kind").unwrap_or("none").to_owned(),
         pasted: form.checked("paste"),
     };
     let described = if fields.pasted {

@@ -207,6 +207,15 @@ impl Flash {
     }
 }
 
+/// A text, parted at its backticks: what stands between two of them is code.
+pub(super) fn spans(text: &str) -> Vec<(bool, &str)> {
+    if text.matches('`').count() % 2 == 1 {
+        return vec![(false, text)];
+    }
+    let parts = text.split('`').zip([false, true].into_iter().cycle());
+    parts.filter(|(part, _)| !part.is_empty()).map(|(part, is_code)| (is_code, part)).collect()
+}
+
 /// A text as one segment of a path, or one value of a query.
 pub(super) fn segment(text: &str) -> String {
     use std::fmt::Write as _;

@@ -61,10 +61,15 @@ mod tests;
 mod visit;
 
 mod about;
+mod api_page;
 mod explore;
+mod figures;
+mod overview;
 mod pages;
 mod paste;
+mod policies;
 mod provider;
+mod refusals;
 mod sign_in;
 
 use std::sync::Arc;
@@ -105,14 +110,19 @@ pub(super) fn router(node: Arc<Node>) -> Router {
 /// Every page.
 fn pages() -> Router<Site> {
     Router::new()
-        .route("/", get(about::overview))
+        .route("/", get(overview::show))
+        .route("/live/overview", get(overview::live))
+        .route("/live/events", get(refusals::live))
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
         .route(oidc::START, get(provider::begin))
         .route(oidc::CALLBACK, get(provider::finish))
         .route("/setup", get(sign_in::show_set_up).post(sign_in::set_up))
         .route("/sign-out", post(sign_in::leave))
         .route("/explore", get(explore::show).post(explore::walk))
-        .route("/about", get(about::about))
+        .route("/refusals", get(refusals::show))
+        .route("/policies", get(policies::show))
+        .route("/api", get(api_page::show))
+        .route("/about", get(about::show))
         .merge(pages::routes())
 }
 

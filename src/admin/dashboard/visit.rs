@@ -112,6 +112,11 @@ impl Visit {
         self.secure
     }
 
+    /// This site's origin, as the browser sees it.
+    pub(super) fn origin(&self) -> Option<String> {
+        self.origin.as_ref().map(ToString::to_string)
+    }
+
     /// Whether the browser is at `url`.
     pub(super) fn is_at(&self, url: &Origin) -> bool {
         self.origin.as_ref() == Some(url)

@@ -252,3 +252,139 @@ impl Gate {
         Ok(Place(self))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::sync_channel;
+    use std::thread;
+
+    use super::*;
+    use crate::secret::SystemEntropy;
+
+    const CHEAP: Cost = Cost { memory_kib: 8, iterations: 1 };
+
+    fn passwords(key: u8) -> Passwords {
+        Passwords::new(SecretBytes::new([key; 32]), 1, 1)
+    }
+
+    #[test]
+    fn a_password_is_known_again_and_nothing_else_is() {
+        let (passwords, entropy) = (passwords(1), SystemEntropy::new());
+        let hash =
+            |text: &str| passwords.hash(&entropy, text.as_bytes(), CHEAP, Standing::Known).unwrap();
+        let kept = hash("correct horse");
+        assert!(kept.as_str().starts_with("$argon2id$v=19$m=8,t=1,p=1$"));
+        assert_eq!(cost_of(&kept), Some(CHEAP));
+        assert_ne!(kept, hash("correct horse"), "salted");
+        for (text, right) in [("correct horse", true), ("correct horse ", false), ("", false)] {
+            assert_eq!(passwords.verify(text.as_bytes(), &kept, Standing::Unknown), Ok(right));
+        }
+        // The database without the master key is of no use.
+        let other = self::passwords(2);
+        assert_eq!(other.verify(b"correct horse", &kept, Standing::Known), Ok(false));
+        assert_eq!(format!("{kept:?}"), "[password hash]");
+        assert_eq!(passwords.refuse(b"", CHEAP, Standing::Known), Ok(false));
+    }
+
+    #[test]
+    fn a_hash_of_before_verifies_after_the_parameters_were_raised() {
+        let (passwords, entropy) = (passwords(1), SystemEntropy::new());
+        let old = passwords.hash(&entropy, b"x", CHEAP, Standing::Known).unwrap();
+        let more = Cost { memory_kib: 16, iterations: 2 };
+        let new = passwords.hash(&entropy, b"x", more, Standing::Known).unwrap();
+        for kept in [&old, &new] {
+            assert_eq!(passwords.verify(b"x", kept, Standing::Known), Ok(true));
+        }
+        assert_eq!((cost_of(&old), cost_of(&new)), (Some(CHEAP), Some(more)));
+    }
+
+    #[test]
+    fn what_is_no_hash_is_refused() {
+        let passwords = passwords(1);
+        let good = passwords.hash(&SystemEntropy::new(), b"x", CHEAP, Standing::Known).unwrap();
+        let text = good.as_str();
+        let bad = [
+            String::new(),
+            text.replace("argon2id", "argon2i"),
+            text.replace("m=8", "m=99999999999"),
+            text.replace("m=8", "m=8388608"),
+            text.replace("t=1", "t=0"),
+            text.replace("p=1", "p=2"),
+            format!("{text}AA"),
+            text[..text.len() - 4].to_owned(),
+        ];
+        for bad in bad {
+            let verified = passwords.verify(b"x", &PasswordHash::new(bad.clone()), Standing::Known);
+            assert_eq!(verified, Err(HashError::Unusable), "{bad}");
+        }
+        assert_eq!(passwords.computed(), 1, "and costs nothing");
+    }
+
+    /// As many run at once as may; as many wait as may, strangers in half of the places; the rest
+    /// is told at once. Who is known goes first. No clock: every thread is met at a gate.
+    #[test]
+    fn so_many_at_once_and_so_many_wait() {
+        let gate = Gate::new(2, 4);
+        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let order = Mutex::new(Vec::new());
+        let waiting = |known, unknown| {
+            while {
+                let crowd = gate.lock();
+                (crowd.waiting_known, crowd.waiting_unknown) != (known, unknown)
+            } {
+                thread::yield_now();
+            }
+        };
+        let (go, hold) = sync_channel::<()>(0);
+        let hold = Mutex::new(hold);
+        let work = |standing: Standing| {
+            let place = gate.enter(standing);
+            let Ok(_place) = place else { return };
+            most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            order.lock().unwrap().push(standing);
+            let _ = hold.lock().unwrap().recv();
+            inside.fetch_sub(1, Ordering::SeqCst);
+        };
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| work(Standing::Unknown));
+            }
+            while inside.load(Ordering::SeqCst) < 2 {
+                thread::yield_now();
+            }
+            for (number, standing) in [Standing::Unknown, Standing::Unknown].into_iter().enumerate()
+            {
+                scope.spawn(move || work(standing));
+                waiting(0, number + 1);
+            }
+            assert!(matches!(gate.enter(Standing::Unknown), Err(HashError::Busy)));
+            for number in 0..2 {
+                scope.spawn(|| work(Standing::Known));
+                waiting(number + 1, 2);
+            }
+            assert!(matches!(gate.enter(Standing::Known), Err(HashError::Busy)), "all is full");
+            for _ in 0..6 {
+                go.send(()).unwrap();
+            }
+        });
+        assert_eq!(most.load(Ordering::SeqCst), 2);
+        let order = order.into_inner().unwrap();
+        assert_eq!(order[2..4], [Standing::Known; 2], "who is known goes first: {order:?}");
+        assert_eq!(order.len(), 6);
+        assert!(gate.enter(Standing::Unknown).is_ok(), "every place is free again");
+    }
+
+    #[test]
+    fn a_panic_gives_its_place_back() {
+        let gate = Gate::new(1, 1);
+        thread::scope(|scope| {
+            let panics = scope.spawn(|| {
+                let _place = gate.enter(Standing::Known);
+                panic!("on purpose");
+            });
+            assert!(panics.join().is_err());
+        });
+        assert!(gate.enter(Standing::Known).is_ok());
+    }
+}

@@ -257,3 +257,188 @@ impl Attempt {
         (self.account.clone(), self.address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOME: &str = "192.0.2.1";
+
+    fn at(s: u64) -> Monotonic {
+        Monotonic::from_us(s * 1_000_000)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// The attacker's address number `i`.
+    fn other(i: u32) -> IpAddr {
+        IpAddr::from((0x0a00_0000 + i).to_be_bytes())
+    }
+
+    fn fails(throttle: &mut Throttle, name: &str, from: IpAddr, s: u64) -> bool {
+        throttle.admit(name, from, at(s)).is_ok()
+    }
+
+    fn signs_in(throttle: &mut Throttle, name: &str, from: IpAddr, s: u64) -> Result<(), Duration> {
+        let attempt = throttle.admit(name, from, at(s))?;
+        throttle.succeeded(&attempt, at(s));
+        Ok(())
+    }
+
+    #[test]
+    fn waits_double_up_to_a_quarter_of_an_hour() {
+        let mut throttle = Throttle::default();
+        for _ in 0..5 {
+            assert!(fails(&mut throttle, "ada", ip(HOME), 0), "the first five cost nothing");
+        }
+        let mut now = 0;
+        for wait in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900] {
+            let refused = throttle.admit("ada", ip(HOME), at(now)).unwrap_err();
+            assert_eq!(refused, Duration::from_secs(wait));
+            assert!(throttle.admit("ADA", ip(HOME), at(now + wait - 1)).is_err());
+            now += wait;
+            assert!(fails(&mut throttle, "ada", ip(HOME), now));
+        }
+        assert!(fails(&mut throttle, "ada", ip(HOME), now + 3600), "forgotten after an hour");
+    }
+
+    /// What is refused counts for nothing: asking again and again does not prolong the wait.
+    #[test]
+    fn impatience_costs_nothing() {
+        let mut throttle = Throttle::default();
+        while fails(&mut throttle, "ada", ip(HOME), 0) {}
+        for _ in 0..1000 {
+            assert_eq!(throttle.admit("ada", ip(HOME), at(0)).unwrap_err().as_secs(), 1);
+        }
+        assert!(signs_in(&mut throttle, "ada", ip(HOME), 1).is_ok());
+    }
+
+    #[test]
+    fn an_attack_does_not_lock_out_whoever_owns_the_account() {
+        let mut throttle = Throttle::default();
+        signs_in(&mut throttle, "ada", ip(HOME), 0).unwrap();
+        let mut tried = 0;
+        // A hundred addresses, for a day, as fast as they are let.
+        for s in (0..86_400).step_by(10) {
+            for i in 0..100 {
+                tried += u32::from(fails(&mut throttle, "ada", other(i), s));
+            }
+            // From where she was before she is never made to wait.
+            signs_in(&mut throttle, "Ada", ip(HOME), s).unwrap();
+        }
+        // From a new place she gets in by being right the first time.
+        signs_in(&mut throttle, "ada", ip("198.51.100.7"), 86_400).unwrap();
+        assert!(tried < 100 * 120, "{tried} passwords tried in a day from a hundred addresses");
+    }
+
+    #[test]
+    fn an_address_is_slowed_down_over_all_accounts() {
+        let mut throttle = Throttle::default();
+        let names: Vec<String> = (0..86_400).map(|i| format!("name{i}")).collect();
+        let mut tried = 0;
+        for (s, name) in (0..).zip(&names) {
+            tried += u32::from(fails(&mut throttle, name, ip(HOME), s));
+        }
+        assert!((100..140).contains(&tried), "{tried} attempts in a day from one address");
+        // Having an account of its own does not wipe the slate.
+        let mut throttle = Throttle::default();
+        for _ in 0..20 {
+            assert!(
+                fails(&mut throttle, "x", other(1), 0)
+                    || fails(&mut throttle, "y", other(1), 0)
+                    || fails(&mut throttle, "z", other(1), 0)
+                    || fails(&mut throttle, "w", other(1), 0)
+            );
+        }
+        assert!(signs_in(&mut throttle, "mallory", other(1), 0).is_err());
+        signs_in(&mut throttle, "mallory", other(2), 0).unwrap();
+        assert!(throttle.admit("ada", other(1), at(0)).is_err());
+    }
+
+    #[test]
+    fn neighbours_share_an_ipv6_network_and_no_more() {
+        let mut throttle = Throttle::default();
+        let here: Vec<IpAddr> = (0..30).map(|i| ip(&format!("2001:db8::{i}"))).collect();
+        assert_eq!(here.iter().filter(|a| fails(&mut throttle, "ada", **a, 0)).count(), 5);
+        assert!(fails(&mut throttle, "ada", ip("2001:db8:0:1::1"), 0));
+    }
+
+    /// Attempts at the same time are counted when they begin.
+    #[test]
+    fn attempts_at_once_do_not_slip_by() {
+        let mut throttle = Throttle::default();
+        let begun: Vec<_> = (0..100).map(|_| throttle.admit("ada", ip(HOME), at(0))).collect();
+        assert_eq!(begun.iter().filter(|one| one.is_ok()).count(), 5);
+        for attempt in begun.into_iter().flatten() {
+            throttle.withdraw(&attempt);
+        }
+        assert!(fails(&mut throttle, "ada", ip(HOME), 0), "nobody looked: nothing was wrong");
+    }
+
+    #[test]
+    fn codes_are_held_against_the_account_but_not_where_it_is_known() {
+        let mut throttle = Throttle::default();
+        signs_in(&mut throttle, "ada", ip(HOME), 0).unwrap();
+        let mut tried = 0;
+        for i in 0..1000 {
+            let attempt = throttle.admit("ada", other(i), at(1)).unwrap();
+            tried += u32::from(throttle.admit_code(&attempt, at(1)).is_ok());
+        }
+        assert_eq!(tried, 10, "whoever knows the password has ten codes, whatever its addresses");
+        let attempt = throttle.admit("ada", ip(HOME), at(1)).unwrap();
+        assert!(attempt.known && throttle.admit_code(&attempt, at(1)).is_ok());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut throttle = Throttle::default();
+        for i in 0..20_000 {
+            let name = format!("name{i}");
+            let attempt = throttle.admit(&name, other(i), at(u64::from(i))).unwrap();
+            let _ = throttle.admit_code(&attempt, at(u64::from(i)));
+            if i % 2 == 0 {
+                throttle.succeeded(&attempt, at(u64::from(i)));
+            }
+        }
+        let Throttle { pairs, addresses, accounts, codes, codes_known, known } = &throttle;
+        let sizes = [pairs.0.len(), addresses.0.len(), accounts.0.len(), codes.0.len()];
+        assert!(sizes.iter().all(|size| *size <= ENTRIES_MAX), "{sizes:?}");
+        assert!(codes_known.0.len() <= ENTRIES_MAX && known.len() <= ENTRIES_MAX);
+        let long = "x".repeat(1 << 16);
+        assert!(fails(&mut throttle, &long, ip(HOME), 20_000));
+        assert!(throttle.pairs.0.keys().all(|(name, _)| name.len() <= NAME_BYTES_MAX));
+    }
+
+    proptest! {
+        /// Whatever an attacker does from elsewhere, the owner gets in from where it was before,
+        /// at once; and no address tries one account more often than the waits allow.
+        #[test]
+        fn nobody_is_locked_out(
+            steps in proptest::collection::vec((0_u32..6, 0_u64..120, any::<bool>()), 1..300),
+        ) {
+            let mut throttle = Throttle::default();
+            signs_in(&mut throttle, "ada", ip(HOME), 0).unwrap();
+            let (mut now, mut tried) = (0, [0_u32; 6]);
+            for (from, pause, also_right) in steps {
+                now += pause;
+                if fails(&mut throttle, "ada", other(from), now) {
+                    tried[usize::try_from(from).unwrap()] += 1;
+                }
+                if also_right {
+                    let _ = signs_in(&mut throttle, "mallory", other(from), now);
+                }
+                prop_assert!(signs_in(&mut throttle, "ada", ip(HOME), now).is_ok());
+            }
+            for tried in tried {
+                // Five at once, then waits of 1, 2, 4, … seconds, or starting anew after an hour.
+                let rounds = now / 3600 + 1;
+                let most = rounds * (5 + 1 + u64::from((now + 2).ilog2()) + now / 900);
+                prop_assert!(u64::from(tried) <= most, "{tried} > {most} in {now} s");
+            }
+        }
+    }
+}

@@ -131,7 +131,7 @@ impl Bounds {
                 }
             };
         }
-        if scopes.as_ref().is_some_and(BTreeSet::is_empty) {
+        if fields.scopes.as_ref().is_some_and(Vec::is_empty) {
             faults.add("scopes", "is empty; name what the token may do, or leave it out");
         }
         let mut shops = fields.shops.as_ref().map(|_| BTreeSet::new());
@@ -142,8 +142,8 @@ impl Bounds {
                 Err(error) => faults.add(format!("shops[{place}]"), error.to_string()),
             }
         }
-        let bare = shops.as_ref().is_none_or(BTreeSet::is_empty);
-        if bare && (shops.is_some() || fields.role == Role::Member) {
+        let bare = fields.shops.as_ref().is_none_or(Vec::is_empty);
+        if bare && (fields.shops.is_some() || fields.role == Role::Member) {
             faults.add("shops", "names no shop; name those that the token sees");
         }
         Self { scopes, shops }

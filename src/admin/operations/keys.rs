@@ -295,7 +295,11 @@ fn record_rotation(
     audit::record(tx, caller, now, Action::KeyRotated, subject, before, after)
 }
 
-fn put_key(tx: &mut WriteTx, patch: &mut Patch, key: &KeyRecord) -> Result<(), OperationError> {
+pub(super) fn put_key(
+    tx: &mut WriteTx,
+    patch: &mut Patch,
+    key: &KeyRecord,
+) -> Result<(), OperationError> {
     tx.put_key(key)?;
     patch.push(Change::PutKey(compile_key(key)));
     Ok(())
@@ -336,13 +340,8 @@ fn replayed(tx: &WriteTx, made: &str) -> Result<Created<KeyRecord>, OperationErr
     Ok(Created::replayed(tx.key(id)?.ok_or_else(|| gone(Resource::Key))?))
 }
 
-/// A new key under an id that is free.
-fn mint(
-    node: &Node,
-    tx: &WriteTx,
-    shop: ShopId,
-    now: Timestamp,
-) -> Result<(KeyRecord, SecretText), OperationError> {
+/// An id that no key has.
+pub(super) fn free_id(node: &Node, tx: &WriteTx) -> Result<KeyId, OperationError> {
     let entropy = node.entropy.as_ref();
     let mut id = KeyId(u64::from_be_bytes(random_bytes(entropy)?));
     if tx.key(id)?.is_some() {
@@ -352,7 +351,18 @@ fn mint(
             return Err(EntropyError.into());
         }
     }
-    let secret = api_key::mint(entropy)?;
+    Ok(id)
+}
+
+/// A new key under an id that is free.
+fn mint(
+    node: &Node,
+    tx: &WriteTx,
+    shop: ShopId,
+    now: Timestamp,
+) -> Result<(KeyRecord, SecretText), OperationError> {
+    let id = free_id(node, tx)?;
+    let secret = api_key::mint(node.entropy.as_ref())?;
     let key = KeyRecord {
         id,
         shop,

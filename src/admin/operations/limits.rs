@@ -147,18 +147,28 @@ fn remove(limits: &mut Vec<LimitRecord>, which: &Which) -> Result<(), OperationE
 fn validate(node: &Node, limits: &[LimitFields]) -> Result<Vec<LimitRecord>, OperationError> {
     let policies = node.published.load().shared_policies();
     let mut faults = Faults::default();
+    let records = validate_with(&policies, limits, &mut faults);
+    faults.into_result()?;
+    Ok(records)
+}
+
+/// The overrides that `limits` ask for, by policy; what is wrong with them goes to `faults`.
+pub(super) fn validate_with(
+    policies: &Policies,
+    limits: &[LimitFields],
+    faults: &mut Faults,
+) -> Vec<LimitRecord> {
     let mut records: Vec<LimitRecord> = Vec::new();
     for fields in limits {
-        if let Some(record) = validate_one(&policies, fields, &mut faults) {
+        if let Some(record) = validate_one(policies, fields, faults) {
             if records.iter().any(|r| r.policy == record.policy) {
                 faults.add(fields.policy.as_str(), "is overridden twice");
             }
             records.push(record);
         }
     }
-    faults.into_result()?;
     records.sort_by(|a, b| a.policy.cmp(&b.policy));
-    Ok(records)
+    records
 }
 
 fn validate_one(

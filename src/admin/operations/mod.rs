@@ -24,6 +24,9 @@ pub mod set_up;
 pub mod shops;
 pub mod sign_in;
 pub mod signing_keys;
+#[cfg(test)]
+mod tests;
+pub mod transfer;
 pub mod usage;
 mod validate;
 pub mod widget_tokens;

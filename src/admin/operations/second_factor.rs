@@ -197,7 +197,10 @@ fn proved<T>(
     let wait = |wait: Duration| OperationError::TooMany { wait };
     let attempt = node.identity.throttle().admit(&operator.name, from, mono).map_err(wait)?;
     let admitted = node.identity.throttle().admit_code(&attempt, mono);
-    admitted.map_err(wait)?;
+    admitted.map_err(|time| {
+        node.identity.throttle().withdraw(&attempt);
+        wait(time)
+    })?;
     let done = node.mutate(|tx, patch, _| {
         let mut operator = find(tx, operator.id)?;
         if operator.totp.is_none() {

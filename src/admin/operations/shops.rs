@@ -273,7 +273,11 @@ fn record_created(
     audit::record(tx, caller, shop.created_at, Action::ShopCreated, subject, None, after)
 }
 
-fn put_shop(tx: &mut WriteTx, patch: &mut Patch, shop: &ShopRecord) -> Result<(), OperationError> {
+pub(super) fn put_shop(
+    tx: &mut WriteTx,
+    patch: &mut Patch,
+    shop: &ShopRecord,
+) -> Result<(), OperationError> {
     let compiled = compile_shop(shop).map_err(|fault| {
         OperationError::invalid("url", format!("{}: {}", fault.text, fault.error))
     })?;

@@ -44,6 +44,16 @@ impl Faults {
         self.0.push(FieldProblem { field: field.into(), problem: problem.into() });
     }
 
+    /// Whether there was none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each fault by itself.
+    pub(super) fn lines(self) -> Vec<String> {
+        self.0.into_iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect()
+    }
+
     /// The end: an error if there was any fault.
     pub(super) fn into_result(self) -> Result<(), OperationError> {
         if self.0.is_empty() { Ok(()) } else { Err(OperationError::Invalid(self.0)) }

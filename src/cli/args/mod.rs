@@ -4,6 +4,7 @@
 
 mod manage;
 mod operators;
+mod transfer;
 mod value;
 
 use std::net::SocketAddr;
@@ -21,6 +22,9 @@ pub(super) use manage::{
     ShopCommand, TokenCommand,
 };
 pub(super) use operators::{OperatorCommand, OperatorTokenCommand, PasswordArgs, SessionsCommand};
+pub(super) use transfer::{
+    BackupCommand, ExportArgs, ImportArgs, PassphraseArgs, RestoreArgs, VerifyArgs,
+};
 pub(super) use value::{Header, LimitSetting};
 
 /// Where the configuration is looked for when nobody says.
@@ -137,6 +141,20 @@ pub(super) enum Command {
     /// Look into the audit log: who changed what, and whether the log was tampered with
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Make and look after backups
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Restore a backup; the server must not run
+    #[command(after_help = transfer::RESTORE_EXAMPLES)]
+    Restore(RestoreArgs),
+    /// Say whether a backup is whole and unaltered; exits with 0 or 7
+    Verify(VerifyArgs),
+    /// Import shops and keys from a file of JSON lines
+    #[command(after_help = transfer::IMPORT_EXAMPLES)]
+    Import(ImportArgs),
+    /// Export shops and keys as JSON lines
+    #[command(after_help = transfer::EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Say what would be decided about a request, and why
     ///
     /// Takes the request through every stage without sending it anywhere: it is charged to no

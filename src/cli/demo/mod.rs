@@ -20,7 +20,7 @@ use super::start;
 use crate::config::{LogConfig, LogFormat};
 
 use self::calls::{Call, Section};
-use self::world::World;
+use self::world::{OPERATOR, World};
 
 /// Where callers connect, unless that port is taken.
 const DATA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -81,13 +81,16 @@ fn introduction(world: &World) -> String {
     format!(
         "latchkey demo: a gateway at {}, in front of a service that answers with what reached it.\n\
          Shops demo ({}) and other; an identity provider at {}.\n\
-         Admin API, metrics and health: http://{} (GET /metrics, /readyz, /api/v1/openapi.json)\n\
+         Dashboard: http://{}/ (sign in as {} with the password {})\n\
+         Admin API, metrics and health beside it: GET /metrics, /readyz, /api/v1/openapi.json\n\
          Command line: latchkey --socket {} shop list\n\n\
          Paste any line into another terminal. Above it stands the answer it gets.\n\n",
         world.base(),
         calls::SHOP_URL,
         world.issuer(),
         world.admin_address(),
+        OPERATOR,
+        world.password(),
         world.socket().display(),
     )
 }

@@ -11,7 +11,7 @@ use super::calls::{self, Call, Cast, Section};
 use super::loopback::Loopback;
 use super::provider::{AUDIENCE, LIFETIME_S, Provider, SigningKey};
 use super::{rehearsal, upstream};
-use crate::admin::operations::{keys, shops, widget_tokens};
+use crate::admin::operations::{keys, operators, shops, widget_tokens};
 use crate::admin::{Caller, Node, OperationError};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::gateway::Gateway;
@@ -21,9 +21,13 @@ use crate::config::{Config, ConfigFile, Override, Sources};
 use crate::id::ShopId;
 use crate::jwks::RefreshReason;
 use crate::secret::SecretText;
+use crate::store::Role;
 
 /// Limits and the like; addresses and paths are added as flags would add them.
 const CONFIG: &str = include_str!("demo.toml");
+
+/// Who signs in to the dashboard.
+pub(super) const OPERATOR: &str = "demo";
 
 /// The demo, running.
 pub(super) struct World {
@@ -32,6 +36,7 @@ pub(super) struct World {
     gateway: Gateway,
     provider: Provider,
     socket: PathBuf,
+    password: SecretText,
     _upstream: Loopback,
     _directory: TempDir,
 }
@@ -59,8 +64,11 @@ impl World {
         let credentials = shops.map_err(|e| failed(&e))??;
         let gateway = Gateway::start(config).await?;
         let cast = cast(credentials, &provider, gateway.node(), now)?;
-        let world =
-            Self { cast, gateway, provider, socket, _upstream: upstream, _directory: directory };
+        let node = Arc::clone(gateway.node());
+        let password = tokio::task::spawn_blocking(move || make_operator(&node)).await;
+        let password = password.map_err(|e| failed(&e))??;
+        let (_upstream, _directory) = (upstream, directory);
+        let world = Self { cast, gateway, provider, socket, password, _upstream, _directory };
         world.fetch_keys().await;
         world.use_up().await?;
         Ok(world)
@@ -84,6 +92,11 @@ impl World {
     /// Where the admin plane listens.
     pub(super) fn admin_address(&self) -> SocketAddr {
         self.gateway.admin_address()
+    }
+
+    /// The password of the one operator, [`OPERATOR`], for the dashboard.
+    pub(super) fn password(&self) -> &str {
+        self.password.expose()
     }
 
     /// The unix socket of the command line.
@@ -209,6 +222,17 @@ fn make_shop(node: &Node, id: &str, url: &str) -> Result<ShopId, Failure> {
     shops::create(node, &Caller::in_process(), id, fields, None)
         .map_err(|e| operation_failure(&e))?;
     Ok(id)
+}
+
+/// Makes the operator that signs in to the dashboard: its password.
+fn make_operator(node: &Node) -> Result<SecretText, Failure> {
+    let password = operators::generate_password(node);
+    let password = password.map_err(|e| operation_failure(&e.into()))?;
+    let name = OPERATOR.to_owned();
+    let fields = operators::OperatorFields { name, role: Role::Owner, shops: Vec::new() };
+    operators::create(node, &Caller::in_process(), &fields, Some(&password), None)
+        .map_err(|e| operation_failure(&e))?;
+    Ok(password)
 }
 
 fn make_key(node: &Node, shop: ShopId) -> Result<String, Failure> {

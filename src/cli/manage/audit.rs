@@ -1,5 +1,6 @@
 //! `audit`.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -105,7 +106,7 @@ async fn list(args: &AuditListArgs, client: &Client, output: &mut Output) -> Res
     ];
     for (name, value) in wanted {
         if let Some(value) = value {
-            query.push_str(&format!("&{name}={}", encoded(&value)));
+            query.extend(["&", name, "=", &encoded(&value)]);
         }
     }
     let mut items: Vec<Value> = Vec::new();
@@ -169,7 +170,8 @@ fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            // Writing to a `String` cannot fail.
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out

@@ -40,7 +40,7 @@ pub enum ExportError {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Head {
+struct First {
     format: String,
     anchor: Option<Place>,
     head: Option<Place>,
@@ -82,7 +82,7 @@ impl Place {
 /// The first line, with its line break.
 #[must_use]
 pub fn first_line(anchor: Option<Proven>, head: Option<Proven>) -> Vec<u8> {
-    let line = Head {
+    let line = First {
         format: FORMAT.to_owned(),
         anchor: anchor.map(Place::of),
         head: head.map(Place::of),
@@ -115,7 +115,7 @@ pub fn verify(
     expected: Option<Point>,
 ) -> Result<Report, ExportError> {
     let mut lines = Lines { export, number: 0, buffer: Vec::new() };
-    let first = lines.next_line()?.map(serde_json::from_slice::<Head>);
+    let first = lines.next_line()?.map(serde_json::from_slice::<First>);
     let first = match first {
         Some(Ok(head)) if head.format == FORMAT => head,
         Some(Ok(head)) => return Err(lines.wrong(format!("its format is `{}`", head.format))),

@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::ops::{Bound, ControlFlow};
 use std::str::FromStr;
 
+use redb::AccessGuard;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use subtle::ConstantTimeEq as _;
@@ -322,7 +323,7 @@ impl ReadTx {
     fn audit_seal(&self, which: &'static [u8]) -> Result<Seal, StoreError> {
         let opened = self.open(schema::AUDIT)?;
         let found = opened.get(which).map_err(|error| self.context.failed("read", error))?;
-        Ok(Seal::open(found.as_ref().map(|bytes| bytes.value()), which, &self.context.chain))
+        Ok(Seal::open(found.as_ref().map(AccessGuard::value), which, &self.context.chain))
     }
 
     /// The last entry's number; zero if there is none.

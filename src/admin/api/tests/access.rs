@@ -41,6 +41,8 @@ fn body(path: &str) -> &'static str {
         "/shops" => r#"{"id":"x","url":"https://x.example"}"#,
         "/shops/demo" => r#"{"url":"https://demo.example"}"#,
         "/admin-tokens" => r#"{"name":"x","role":"viewer"}"#,
+        "/operators" => r#"{"name":"x","role":"viewer"}"#,
+        path if path.ends_with("/password") => r#"{"password":"long enough for one"}"#,
         "/explain" => r#"{"method":"GET","path":"/"}"#,
         _ => "{}",
     }
@@ -56,6 +58,8 @@ fn operations() -> Vec<(Method, String)> {
             .replace("{key}", "key_0000000000000001")
             .replace("{name}", "main")
             .replace("admin-tokens/{id}", "admin-tokens/adm_0000000000000001")
+            .replace("operators/{id}", "operators/op_0000000000000001")
+            .replace("sessions/{id}", "sessions/ses_0000000000000001")
             .replace("{id}", "wt_00000000000000000000000000000001");
         for method in item.as_object().unwrap().keys() {
             let method = Method::from_bytes(method.to_uppercase().as_bytes());
@@ -85,6 +89,10 @@ async fn the_api_describes_every_route() {
         }
     }
     let expected = "DELETE /api/v1/admin-tokens/{id}
+DELETE /api/v1/operators/{id}
+DELETE /api/v1/operators/{id}/second-factor
+DELETE /api/v1/operators/{id}/sessions
+DELETE /api/v1/sessions/{id}
 DELETE /api/v1/shops/{shop}
 DELETE /api/v1/shops/{shop}/keys/{key}
 DELETE /api/v1/shops/{shop}/keys/{key}/limits
@@ -92,26 +100,37 @@ DELETE /api/v1/shops/{shop}/limits
 DELETE /api/v1/shops/{shop}/widget-tokens/{id}
 GET /api/v1/admin-tokens
 GET /api/v1/assertion-keys
+GET /api/v1/audit
+GET /api/v1/audit/export
+GET /api/v1/audit/head
 GET /api/v1/info
 GET /api/v1/issuers
+GET /api/v1/operators
+GET /api/v1/operators/{id}
+GET /api/v1/operators/{id}/sessions
+GET /api/v1/sessions
 GET /api/v1/shops
 GET /api/v1/shops/{shop}
 GET /api/v1/shops/{shop}/keys
 GET /api/v1/shops/{shop}/keys/{key}
 GET /api/v1/shops/{shop}/widget-tokens
 GET /api/v1/signing-keys
+PATCH /api/v1/operators/{id}
 PATCH /api/v1/shops/{shop}
 PATCH /api/v1/shops/{shop}/keys/{key}
 POST /api/v1/admin-tokens
 POST /api/v1/assertion-keys/rotate
+POST /api/v1/audit/verify
 POST /api/v1/explain
 POST /api/v1/issuers/{name}/refresh
+POST /api/v1/operators
 POST /api/v1/shops
 POST /api/v1/shops/{shop}/keys
 POST /api/v1/shops/{shop}/keys/{key}/rotate
 POST /api/v1/shops/{shop}/widget-tokens
 POST /api/v1/shops/{shop}/widget-tokens/revoke-all
 POST /api/v1/signing-keys/rotate
+PUT /api/v1/operators/{id}/password
 PUT /api/v1/shops/{shop}
 PUT /api/v1/shops/{shop}/keys/{key}/limits
 PUT /api/v1/shops/{shop}/limits";
@@ -132,9 +151,13 @@ async fn every_operation_needs_a_token_and_its_role() {
         let bare = with_token(&bench, method.clone(), &path, "").await;
         let bare = bare.problem(401, "missing_credential");
         assert!(bare.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
-        let looks = method == Method::GET || path.ends_with("/explain");
+        let looks = method == Method::GET
+            || ["/explain", "/audit/verify"].iter().any(|end| path.ends_with(end));
         let owners = path.contains("admin-tokens");
-        for (token, may) in [(&viewer, looks && !owners), (&operator, !owners)] {
+        let people = path.contains("/operators") || path.contains("/sessions");
+        let viewers = looks && !owners && !people;
+        let operators = !owners && (!people || method == Method::GET);
+        for (token, may) in [(&viewer, viewers), (&operator, operators)] {
             let mut request = Bench::request(method.clone(), &path, body(&path));
             request.headers_mut().insert("authorization", token.parse().unwrap());
             let answer = bench.answer(request).await;

@@ -2,6 +2,8 @@
 
 mod access;
 mod assertion_keys;
+mod audit;
+mod audit_log;
 mod conditions;
 mod explaining;
 mod keys;

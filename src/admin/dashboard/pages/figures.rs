@@ -1,5 +1,7 @@
 //! Lengths of time, numbers and sizes as people read them. Points of time are the frame's.
 
+use std::borrow::Borrow;
+
 /// A window of a limit, exactly: `1 minute`, `90 seconds`.
 pub(super) fn exact_length(seconds: u64) -> String {
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
@@ -10,8 +12,8 @@ pub(super) fn exact_length(seconds: u64) -> String {
 }
 
 /// A number with its thousands apart, by a narrow no-break space.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
+pub(super) fn grouped(number: impl Borrow<u64>) -> String {
+    let digits = number.borrow().to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3 * 3);
     for (i, digit) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {

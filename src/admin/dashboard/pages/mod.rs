@@ -4,14 +4,19 @@
 //! A handler reads what was asked, calls one operation and shows what came of it. What a caller
 //! may do is the operations' to check; that a page leaves a form out is a courtesy.
 
+mod account;
+mod audit;
 mod figures;
+mod issuers;
 mod once;
+mod operators;
 mod parse;
 mod shop;
 mod shops;
 mod snippets;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path};
@@ -28,11 +33,39 @@ use crate::admin::operations::{FieldProblem, OperationError};
 
 /// All of them.
 pub(super) fn routes() -> Router<Site> {
-    Router::new().merge(shop_routes())
+    Router::new()
+        .merge(shop_routes())
+        .merge(operator_routes())
+        .route("/issuers", get(issuers::show))
+        .route("/issuers/{name}/refresh", post(issuers::refresh))
+        .route("/audit", get(audit::show))
+        .route("/audit/verify", post(audit::verify))
+        .route("/audit.jsonl", get(audit::export))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{token}/revoke", post(tokens::revoke))
+        .route("/account", get(account::show))
+        .route("/account/password", post(account::change_password))
+        .route("/account/second-factor", post(account::enrol))
+        .route("/account/second-factor/confirm", post(account::confirm))
+        .route("/account/second-factor/remove", post(account::remove))
+        .route("/account/second-factor/codes", post(account::renew))
+        .route("/account/end-sessions", post(account::end_sessions))
+}
+
+fn operator_routes() -> Router<Site> {
+    Router::new()
+        .route("/operators", get(operators::list).post(operators::create))
+        .route("/operators/{operator}", get(operators::show).post(operators::change))
+        .route("/operators/{operator}/enable", post(operators::enable))
+        .route("/operators/{operator}/disable", post(operators::disable))
+        .route("/operators/{operator}/reset-password", post(operators::reset_password))
+        .route("/operators/{operator}/reset-second-factor", post(operators::reset_second_factor))
+        .route("/operators/{operator}/end-sessions", post(operators::end_sessions))
+        .route("/operators/{operator}/delete", post(operators::delete))
 }
 
 fn shop_routes() -> Router<Site> {
-    use shop::{key, keys, limits, settings, tokens};
+    use shop::{key, keys, limits, settings, tokens, traffic};
     Router::new()
         .route("/shops", get(shops::list))
         // Not below `/shops`: `new` is a name that a shop may have.
@@ -49,6 +82,8 @@ fn shop_routes() -> Router<Site> {
         .route("/shops/{shop}/revoke-tokens", post(tokens::revoke_all))
         .route("/shops/{shop}/limits", get(limits::show).post(limits::put_of_shop))
         .route("/shops/{shop}/limits/remove", post(limits::remove_of_shop))
+        .route("/shops/{shop}/traffic", get(traffic::show))
+        .route("/shops/{shop}/traffic.csv", get(traffic::csv))
         .route("/shops/{shop}/settings", get(settings::show).post(settings::change))
         .route("/shops/{shop}/enable", post(settings::enable))
         .route("/shops/{shop}/disable", post(settings::disable))

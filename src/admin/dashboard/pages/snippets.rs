@@ -150,6 +150,13 @@ pub(super) fn widget(token: &SecretText) -> String {
     )
 }
 
+/// How a program calls the admin API with an admin token.
+pub(super) fn admin(token: &SecretText) -> String {
+    let header = format!("Authorization: Bearer {}", token.expose());
+    let (header, url) = (shell(&header), shell("http://127.0.0.1:8081/api/v1/shops"));
+    format!("curl --fail-with-body \\\n  -H {header} \\\n  {url}\n")
+}
+
 /// As one word of a POSIX shell.
 fn shell(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))

@@ -12,6 +12,7 @@ use super::super::{cookies, router};
 use crate::admin::operations::sign_in::{self, Vouched};
 use crate::admin::testing::Bench;
 use crate::id::ShopId;
+use crate::secret::SecretText;
 use crate::store::{OidcSubject, ReadTx, Role};
 
 /// What nobody may ever read as markup.
@@ -356,4 +357,148 @@ async fn a_form_without_the_sessions_token_does_nothing() {
     owner.post("/shops/demo/disable", &[]).await.expect(303);
     assert!(owner.get("/shops/demo").await.has("This shop is disabled"));
     owner.post("/shops/demo/enable", &[]).await.expect(303);
+}
+
+#[tokio::test]
+async fn operators_are_made_changed_and_deleted() {
+    let bench = Bench::new();
+    bench.shop("mine").await;
+    let owner = person(&bench, Role::Owner).await;
+    let wrong = [("name", "a b"), ("role", "member"), ("shops", "mine")];
+    assert!(owner.post("/operators", &wrong).await.expect(422).has("name-error"));
+    let wrong = [("name", "mona"), ("role", "king"), ("shops", "")];
+    assert!(owner.post("/operators", &wrong).await.expect(422).has("role-error"));
+    let right = [("name", "mona"), ("role", "member"), ("shops", "mine")];
+    let made = owner.post("/operators", &right).await.expect(200);
+    let password = made.after("select-all\">");
+    let entered = sign_in::password(
+        &bench.node,
+        "mona",
+        SecretText::new(password.clone()),
+        None,
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        "a test",
+    );
+    let mona = entered.await.unwrap().session.operator;
+    let list = owner.get("/operators").await.expect(200);
+    assert!(list.has("mona") && !list.has(&password));
+
+    let page = format!("/operators/{mona}");
+    let shown = owner.get(&page).await.expect(200);
+    assert!(shown.has("a test") && shown.has("mine"), "{}", shown.html);
+    let reset = owner.post(&format!("{page}/reset-password"), &[]).await.expect(200);
+    assert_ne!(reset.after("select-all\">"), password);
+    assert!(owner.get(&page).await.has("Not signed in anywhere"));
+    owner.post(&format!("{page}/disable"), &[]).await.expect(303);
+    assert!(owner.get(&page).await.has("Disabled"));
+    owner.post(&format!("{page}/enable"), &[]).await.expect(303);
+    owner.post(&format!("{page}/delete"), &[("confirm", "mo")]).await.expect(422);
+    owner.post(&format!("{page}/delete"), &[("confirm", "mona")]).await.expect(303);
+    owner.get(&page).await.expect(404);
+}
+
+#[tokio::test]
+async fn admin_tokens_are_made_and_revoked() {
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    let wrong = [("name", ""), ("role", "viewer"), ("expires_at", "2001-01-01")];
+    let shown = owner.post("/tokens", &wrong).await.expect(422);
+    assert!(shown.has("name-error") && shown.has("expires_at-error"), "{}", shown.html);
+    let right = [("name", "Monitor"), ("role", "viewer"), ("scopes", "node:read")];
+    let made = owner.post("/tokens", &right).await.expect(200);
+    let secret = made.after("select-all\">");
+    assert!(secret.starts_with("lka_"));
+    let list = owner.get("/tokens").await.expect(200);
+    assert!(list.has("Monitor") && list.has("node:read") && !list.has(&secret));
+    let revoke = format!("/tokens/{}", list.after("action=\"/tokens/"));
+    owner.post(&revoke, &[]).await.expect(303);
+    assert!(owner.get("/tokens").await.has("No admin tokens yet"));
+}
+
+#[tokio::test]
+async fn the_account_has_its_sessions_and_second_factor() {
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    let other = person(&bench, Role::Owner).await;
+    let shown = owner.get("/account").await.expect(200);
+    assert!(shown.has("This one") && shown.has("identity provider"), "{}", shown.html);
+    let session = shown.after("name=\"session\" value=\"");
+    owner.post("/account/end-sessions", &[("session", &session)]).await.expect(303);
+    other.get("/account").await.expect(303);
+    owner.get("/account").await.expect(200);
+
+    let enrolling = owner.post("/account/second-factor", &[]).await;
+    assert!([200, 422].contains(&enrolling.status.as_u16()), "{}", enrolling.html);
+    let wrong = [("current", "a"), ("password", "b"), ("repeated", "c")];
+    owner.post("/account/password", &wrong).await.expect(422);
+}
+
+#[tokio::test]
+async fn the_audit_log_is_read_filtered_verified_and_exported() {
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    let fields = [("name", "Old"), ("url", "https://a.example"), ("id", "a")];
+    owner.post("/new-shop", &fields).await.expect(303);
+    let fields = [("name", "New"), ("url", "https://a.example")];
+    owner.post("/shops/a/settings", &fields).await.expect(303);
+    let shown = owner.get("/audit").await.expect(200);
+    for wanted in ["shop.created", "shop.changed", "<bdi>Old</bdi></del>", "<bdi>New</bdi></ins>"] {
+        assert!(shown.has(wanted), "{wanted} in {}", shown.html);
+    }
+    let found = owner.get("/audit?action=shop.created&shop=a").await.expect(200);
+    assert!(!found.has("<bdi>New</bdi></ins>") && found.has("href=\"/shops/a\""));
+    assert!(owner.get("/audit?shop=b").await.expect(200).has("Nothing found"));
+    assert!(owner.get("/audit?shop=b%2Fc&from=soon").await.expect(200).has("from-error"));
+    assert!(owner.post("/audit/verify", &[]).await.expect(200).has("The log is intact"));
+    let file = owner.get("/audit.jsonl").await.expect(200);
+    assert!(file.has("shop.created"));
+}
+
+#[tokio::test]
+async fn traffic_is_told_or_said_to_be_none() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    for by in ["minute", "hour", "day", "month", "x"] {
+        let shown = owner.get(&format!("/shops/demo/traffic?by={by}")).await.expect(200);
+        assert!(shown.has("No requests in this time"), "{}", shown.html);
+    }
+    let file = owner.get("/shops/demo/traffic.csv?by=day").await.expect(200);
+    assert!(file.html.starts_with("from,allowed,limited,refused\r\n"));
+    assert!(file.headers["content-disposition"].to_str().unwrap().contains("demo-day.csv"));
+}
+
+#[tokio::test]
+async fn identity_providers_are_shown_as_they_fare() {
+    let bench = Bench::with(
+        "[[issuers]]\nname = \"main\"\nissuer = \"https://id.example\"\naudiences = [\"api\"]\n\
+         algorithms = [\"EdDSA\"]\njwks_url = \"https://id.example/jwks\"\n",
+    );
+    let owner = person(&bench, Role::Owner).await;
+    let shown = owner.get("/issuers").await.expect(200);
+    for wanted in ["https://id.example/jwks", "No keys yet", "/issuers/main/refresh"] {
+        assert!(shown.has(wanted), "{wanted} in {}", shown.html);
+    }
+    owner.post("/issuers/main/refresh", &[]).await.expect(303);
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    assert!(owner.get("/issuers").await.expect(200).has("No identity providers"));
+}
+
+#[tokio::test]
+async fn pages_of_the_node_are_not_for_members() {
+    let bench = Bench::new();
+    bench.shop("mine").await;
+    let member = member(&bench, "mine").await;
+    for path in ["/issuers", "/audit", "/audit.jsonl", "/operators", "/tokens"] {
+        member.get(path).await.expect(403);
+    }
+    member.post("/audit/verify", &[]).await.expect(403);
+    member.post("/operators", &[("name", "x"), ("role", "owner")]).await.expect(403);
+    member.post("/tokens", &[("name", "x"), ("role", "owner")]).await.expect(403);
+    member.get("/account").await.expect(200);
+    let viewer = person(&bench, Role::Viewer).await;
+    viewer.get("/operators").await.expect(403);
+    viewer.get("/tokens").await.expect(403);
+    viewer.post("/issuers/main/refresh", &[]).await.expect(403);
 }

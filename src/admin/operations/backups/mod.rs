@@ -120,6 +120,12 @@ pub fn create(
     make(node, caller, BackupKind::Manual, encryption, report)
 }
 
+/// Whether [`stream`] would begin: who asks may, and for what is asked.
+pub fn may_stream(node: &Node, caller: &Caller, wanted: &Wanted) -> Result<(), OperationError> {
+    caller.require(Permission::BackupsWrite)?;
+    encryption(node, caller, wanted).map(drop)
+}
+
 /// Writes a backup to `to`, and to no file here.
 pub fn stream(
     node: &Node,

@@ -5,6 +5,7 @@ pub(super) mod keys;
 pub(super) mod limits;
 pub(super) mod settings;
 pub(super) mod tokens;
+pub(super) mod traffic;
 
 use crate::admin::caller::Permission;
 use crate::admin::dashboard::failure::Failure;
@@ -19,17 +20,19 @@ enum Tab {
     Keys,
     Tokens,
     Limits,
+    Traffic,
     Settings,
 }
 
 impl Tab {
-    const ALL: [Self; 4] = [Self::Keys, Self::Tokens, Self::Limits, Self::Settings];
+    const ALL: [Self; 5] = [Self::Keys, Self::Tokens, Self::Limits, Self::Traffic, Self::Settings];
 
     const fn title(self) -> &'static str {
         match self {
             Self::Keys => "API keys",
             Self::Tokens => "Widget tokens",
             Self::Limits => "Limits",
+            Self::Traffic => "Traffic",
             Self::Settings => "Settings",
         }
     }
@@ -39,6 +42,7 @@ impl Tab {
             Self::Keys => "",
             Self::Tokens => "/tokens",
             Self::Limits => "/limits",
+            Self::Traffic => "/traffic",
             Self::Settings => "/settings",
         }
     }

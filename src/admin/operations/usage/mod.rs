@@ -2,6 +2,8 @@
 //!
 //! Counting is the workers' and the ledger's business; here nothing changes.
 
+pub mod export;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
