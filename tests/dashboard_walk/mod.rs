@@ -190,6 +190,8 @@ fn refusals(browser: &Browser, gateway: &Gateway) {
     assert!(row.contains("missing_credential") && row.contains("401"), "{row}");
     browser.press("#refusals tbody tr .explain");
     assert_eq!(path(browser), "/explore");
+    assert!(browser.text(".flash").contains("missing_credential"), "{}", page(browser));
+    browser.press("section[aria-labelledby=describe-title] button.primary");
     assert!(browser.text("#walk").contains("missing_credential"));
     assert!(page(browser).contains("What to do"), "{}", page(browser));
     assert!(browser.text(".stages").len() > 100);
