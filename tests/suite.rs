@@ -12,8 +12,10 @@
 mod api;
 mod attack;
 mod audit_log;
+mod backup;
 mod cli;
 mod crash;
+mod dashboard_frame;
 mod dashboard_pages;
 mod decision;
 mod demo;
@@ -47,3 +49,4 @@ mod spec_widget;
 mod startup;
 mod support;
 mod tidy;
+mod usage;
