@@ -12,8 +12,11 @@
 mod api;
 mod attack;
 mod audit_log;
+mod backup;
 mod cli;
 mod crash;
+mod dashboard_frame;
+mod dashboard_pages;
 mod decision;
 mod demo;
 mod doctor;

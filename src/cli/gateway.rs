@@ -254,6 +254,7 @@ fn issue_error(error: &OperationError) -> IssueError {
         | OperationError::Conflict(_)
         | OperationError::Invalid(_)
         | OperationError::IdempotencyConflict
+        | OperationError::PreconditionFailed
         | OperationError::TooMany { .. }
         | OperationError::Busy
         | OperationError::PasswordUnusable

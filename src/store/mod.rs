@@ -21,6 +21,7 @@ pub mod operators;
 mod read;
 pub mod records;
 mod schema;
+mod search;
 #[cfg(test)]
 mod testing;
 mod usage;
@@ -43,6 +44,7 @@ pub use self::records::{
     AdminTokenRecord, AssertionKeyRecord, IdempotencyRecord, KeyRecord, KeySetRecord, LimitRecord,
     Role, RoleError, ShopRecord, SigningKeyRecord, TokenRecord,
 };
+pub use self::search::{FoundShops, SearchBudget, Words};
 pub use self::usage::Steps;
 pub use self::write::{PRUNE_MAX, WriteTx};
 

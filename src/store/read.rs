@@ -50,7 +50,7 @@ impl Context {
         }
     }
 
-    fn decode<R: Record>(&self, table: Table, bytes: &[u8]) -> Result<R, StoreError> {
+    pub(super) fn decode<R: Record>(&self, table: Table, bytes: &[u8]) -> Result<R, StoreError> {
         R::decode(bytes).map_err(|error| self.bad_record(table, &error))
     }
 }
@@ -357,6 +357,24 @@ impl ReadTx {
             visit(key.value(), value.value())?;
         }
         Ok(())
+    }
+
+    /// Visits entries of `table` until `visit` says `false`; whether it never did.
+    pub(super) fn visit_while(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let opened = self.open(table)?;
+        let range = opened.range(from, Bound::Unbounded);
+        for entry in range.map_err(|error| self.context.failed("read", error))? {
+            let (key, value) = entry.map_err(|error| self.context.failed("read", error))?;
+            if !visit(key.value(), value.value())? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn unseal(&self, table: Table, id: u32, sealed: &[u8]) -> Result<SecretBytes<32>, StoreError> {

@@ -85,6 +85,11 @@ impl Browser {
         self.command("POST", "/execute/async", &json!({"script": script, "args": args}))
     }
 
+    /// Has the browser's developer tools do something that `WebDriver` has no words for.
+    pub(crate) fn devtools(&self, command: &str, params: &Value) -> Value {
+        self.command("POST", "/goog/cdp/execute", &json!({"cmd": command, "params": params}))
+    }
+
     /// The address of the page.
     pub(crate) fn address(&self) -> String {
         let address = self.command("GET", "/url", &Value::Null);

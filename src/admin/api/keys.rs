@@ -6,16 +6,17 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::body::{Body, IdempotencyKey, OptionalBody, PageQuery, Query, Segments, date_time};
+use super::conditions::{Conditions, Tag, tagged};
 use super::dto::{Key, KeyCreate, KeyCreated, KeyPatch, KeyRotate, Page};
 use super::problem::{Problem, ProblemBody};
 use super::respond::{blocking, created, page};
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
-use crate::admin::operations::Created;
 use crate::admin::operations::keys::{self, KeyChanges, KeyFields};
+use crate::admin::operations::{Created, Version};
 use crate::id::{KeyId, ShopId};
 use crate::store::KeyRecord;
 
@@ -76,9 +77,13 @@ pub(super) async fn create(
     params(
         ("shop" = String, Path, description = "Shop id"),
         ("key" = String, Path, description = "Key id"),
+        ("If-None-Match" = Option<String>, Header,
+            description = "Its `ETag` as last seen; 304 if it is still that"),
     ),
     responses(
-        (status = 200, description = "The key", body = Key),
+        (status = 200, description = "The key", body = Key,
+            headers(("ETag" = String, description = "Its version"))),
+        (status = 304, description = "It is as it was", headers(("ETag" = String, description = "Its version"))),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -86,9 +91,11 @@ pub(super) async fn get(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
-) -> Result<Json<Key>, Problem> {
+    conditions: Conditions,
+) -> Result<Response, Problem> {
     let key = blocking(&node, move |node| keys::get(node, &caller, &shop, id)).await?;
-    Ok(Json(Key::at(key, node.now().unix)))
+    let (tag, key) = shown(&node, key);
+    Ok(conditions.answer(&tag, key))
 }
 
 /// Changes some fields of an API key.
@@ -96,10 +103,15 @@ pub(super) async fn get(
     params(
         ("shop" = String, Path, description = "Shop id"),
         ("key" = String, Path, description = "Key id"),
+        ("If-Match" = Option<String>, Header,
+            description = "Its `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     request_body = KeyPatch,
     responses(
-        (status = 200, description = "The key", body = Key),
+        (status = 200, description = "The key", body = Key,
+            headers(("ETag" = String, description = "Its version"))),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -107,16 +119,19 @@ pub(super) async fn patch(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
+    conditions: Conditions,
     Body { value, .. }: Body<KeyPatch>,
-) -> Result<Json<Key>, Problem> {
+) -> Result<Response, Problem> {
     let expires_at = match value.expires_at {
         Some(Some(text)) => Some(Some(date_time("expires_at", &text)?)),
         Some(None) => Some(None),
         None => None,
     };
     let changes = KeyChanges { name: value.name, expires_at, networks: value.networks };
-    let key = blocking(&node, move |node| keys::patch(node, &caller, &shop, id, changes)).await?;
-    Ok(Json(Key::at(key, node.now().unix)))
+    let condition = conditions.of_write();
+    let patch = move |node: &Node| keys::patch(node, &caller, &shop, id, changes, &condition);
+    let (tag, key) = shown(&node, blocking(&node, patch).await?);
+    Ok(tagged(&tag, Json(key).into_response()))
 }
 
 /// Revokes an API key: from now on it is refused.
@@ -124,9 +139,13 @@ pub(super) async fn patch(
     params(
         ("shop" = String, Path, description = "Shop id"),
         ("key" = String, Path, description = "Key id"),
+        ("If-Match" = Option<String>, Header,
+            description = "Its `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     responses(
         (status = 204, description = "It is gone"),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -134,8 +153,10 @@ pub(super) async fn delete(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
+    conditions: Conditions,
 ) -> Result<StatusCode, Problem> {
-    blocking(&node, move |node| keys::delete(node, &caller, &shop, id)).await?;
+    let condition = conditions.of_write();
+    blocking(&node, move |node| keys::delete(node, &caller, &shop, id, &condition)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -167,9 +188,18 @@ pub(super) async fn rotate(
     Ok(key_created(&node, blocking(&node, work).await?))
 }
 
+/// A key as it is shown now, and the tag of that.
+fn shown(node: &Node, key: KeyRecord) -> (Tag, Key) {
+    let version = Version::from(&key);
+    let key = Key::at(key, node.now().unix);
+    let used_ms = key.last_used_at.map_or(0, |at| at.unix_ms().saturating_add(1));
+    // Two bits for the state; the use is known to the minute, and 62 bits hold it.
+    (Tag::volatile(version, used_ms << 2 | u64::from(key.status as u8)), key)
+}
+
 fn key_created(node: &Node, made: Created<KeyRecord>) -> Response {
-    let key = Key::at(made.record, node.now().unix);
+    let (tag, key) = shown(node, made.record);
     let path = format!("/api/v1/shops/{}/keys/{}", key.shop, key.id);
     let secret = made.secret.map(|secret| secret.expose().to_owned());
-    created(&path, made.replayed, &KeyCreated { key, secret })
+    tagged(&tag, created(&path, made.replayed, &KeyCreated { key, secret }))
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
 use super::body::{Body, Query, Segments};
+use super::conditions::{Conditions, Tag, tagged};
 use super::dto::{self, Limits};
 use super::problem::{Problem, ProblemBody};
 use super::respond::blocking;
@@ -31,10 +33,17 @@ impl From<WhichQuery> for Which {
 
 /// Replaces all of a shop's own limits; each names the configured limit it replaces.
 #[utoipa::path(put, path = "/shops/{shop}/limits", tag = "limits", operation_id = "putShopLimits",
-    params(("shop" = String, Path, description = "Shop id")),
+    params(
+        ("shop" = String, Path, description = "Shop id"),
+        ("If-Match" = Option<String>, Header,
+            description = "The shop's `ETag` as last seen; 412 if somebody has changed it since"),
+    ),
     request_body = Limits,
     responses(
-        (status = 200, description = "The shop's own limits", body = Limits),
+        (status = 200, description = "The shop's own limits", body = Limits,
+            headers(("ETag" = String, description = "The shop's version"))),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -42,12 +51,15 @@ pub(super) async fn put_of_shop(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
+    conditions: Conditions,
     Body { value, .. }: Body<Limits>,
-) -> Result<Json<Limits>, Problem> {
+) -> Result<Response, Problem> {
     let fields = fields(value);
+    let condition = conditions.of_write();
     let shop =
-        blocking(&node, move |node| limits::put_of_shop(node, &caller, &shop, &fields)).await?;
-    Ok(Json(dto::limits(&shop.limits)))
+        blocking(&node, move |node| limits::put_of_shop(node, &caller, &shop, &fields, &condition))
+            .await?;
+    Ok(tagged(&Tag::of(&shop), Json(dto::limits(&shop.limits)).into_response()))
 }
 
 /// Takes all of a shop's own limits away, or that of one policy.
@@ -56,9 +68,14 @@ pub(super) async fn put_of_shop(
     params(
         ("shop" = String, Path, description = "Shop id"),
         ("policy" = Option<String>, Query, description = "Only the override of this limit"),
+        ("If-Match" = Option<String>, Header,
+            description = "The shop's `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     responses(
-        (status = 200, description = "The shop's own limits that are left", body = Limits),
+        (status = 200, description = "The shop's own limits that are left", body = Limits,
+            headers(("ETag" = String, description = "The shop's version"))),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -66,12 +83,16 @@ pub(super) async fn delete_of_shop(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(shop): Segments<ShopId>,
+    conditions: Conditions,
     Query(query): Query<WhichQuery>,
-) -> Result<Json<Limits>, Problem> {
+) -> Result<Response, Problem> {
     let which = Which::from(query);
-    let shop =
-        blocking(&node, move |node| limits::delete_of_shop(node, &caller, &shop, &which)).await?;
-    Ok(Json(dto::limits(&shop.limits)))
+    let condition = conditions.of_write();
+    let shop = blocking(&node, move |node| {
+        limits::delete_of_shop(node, &caller, &shop, &which, &condition)
+    })
+    .await?;
+    Ok(tagged(&Tag::of(&shop), Json(dto::limits(&shop.limits)).into_response()))
 }
 
 /// Replaces all of a key's own limits; they win over the shop's.
@@ -80,10 +101,15 @@ pub(super) async fn delete_of_shop(
     params(
         ("shop" = String, Path, description = "Shop id"),
         ("key" = String, Path, description = "Key id"),
+        ("If-Match" = Option<String>, Header,
+            description = "The key's `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     request_body = Limits,
     responses(
-        (status = 200, description = "The key's own limits", body = Limits),
+        (status = 200, description = "The key's own limits", body = Limits,
+            headers(("ETag" = String, description = "The key's version"))),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -91,12 +117,16 @@ pub(super) async fn put_of_key(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
+    conditions: Conditions,
     Body { value, .. }: Body<Limits>,
-) -> Result<Json<Limits>, Problem> {
+) -> Result<Response, Problem> {
     let fields = fields(value);
-    let key =
-        blocking(&node, move |node| limits::put_of_key(node, &caller, &shop, id, &fields)).await?;
-    Ok(Json(dto::limits(&key.limits)))
+    let condition = conditions.of_write();
+    let key = blocking(&node, move |node| {
+        limits::put_of_key(node, &caller, &shop, id, &fields, &condition)
+    })
+    .await?;
+    Ok(tagged(&Tag::of(&key), Json(dto::limits(&key.limits)).into_response()))
 }
 
 /// Takes all of a key's own limits away, or that of one policy.
@@ -106,9 +136,14 @@ pub(super) async fn put_of_key(
         ("shop" = String, Path, description = "Shop id"),
         ("key" = String, Path, description = "Key id"),
         ("policy" = Option<String>, Query, description = "Only the override of this limit"),
+        ("If-Match" = Option<String>, Header,
+            description = "The key's `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     responses(
-        (status = 200, description = "The key's own limits that are left", body = Limits),
+        (status = 200, description = "The key's own limits that are left", body = Limits,
+            headers(("ETag" = String, description = "The key's version"))),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -116,12 +151,16 @@ pub(super) async fn delete_of_key(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments((shop, id)): Segments<(ShopId, KeyId)>,
+    conditions: Conditions,
     Query(query): Query<WhichQuery>,
-) -> Result<Json<Limits>, Problem> {
+) -> Result<Response, Problem> {
     let which = Which::from(query);
-    let key = blocking(&node, move |node| limits::delete_of_key(node, &caller, &shop, id, &which))
-        .await?;
-    Ok(Json(dto::limits(&key.limits)))
+    let condition = conditions.of_write();
+    let key = blocking(&node, move |node| {
+        limits::delete_of_key(node, &caller, &shop, id, &which, &condition)
+    })
+    .await?;
+    Ok(tagged(&Tag::of(&key), Json(dto::limits(&key.limits)).into_response()))
 }
 
 fn fields(limits: Limits) -> Vec<LimitFields> {

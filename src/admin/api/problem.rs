@@ -25,6 +25,7 @@ pub enum Code {
     MethodNotAllowed,
     RequestTimeout,
     Conflict,
+    PreconditionFailed,
     PayloadTooLarge,
     UnsupportedMediaType,
     Invalid,
@@ -51,6 +52,7 @@ impl Code {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::Conflict => "conflict",
+            Self::PreconditionFailed => "precondition_failed",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Invalid => "invalid",
@@ -76,6 +78,7 @@ impl Code {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid | Self::IdempotencyConflict => StatusCode::UNPROCESSABLE_ENTITY,
@@ -100,6 +103,7 @@ impl Code {
             Self::MethodNotAllowed => "Method not allowed",
             Self::RequestTimeout => "Request took too long",
             Self::Conflict => "Conflict with what exists",
+            Self::PreconditionFailed => "Changed since",
             Self::PayloadTooLarge => "Request body too large",
             Self::UnsupportedMediaType => "Content type not supported",
             Self::Invalid => "Input not acceptable",
@@ -243,6 +247,9 @@ impl From<OperationError> for Problem {
             }
             OperationError::Conflict(_) => {
                 Self::new(Code::Conflict, format!("{}.", capitalized(&detail)))
+            }
+            OperationError::PreconditionFailed => {
+                Self::new(Code::PreconditionFailed, format!("{}.", capitalized(&detail)))
             }
             OperationError::IdempotencyConflict => {
                 Self::new(Code::IdempotencyConflict, format!("{}.", capitalized(&detail)))

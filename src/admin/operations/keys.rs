@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::validate::Faults;
-use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, shops};
+use super::{
+    Created, Idempotency, OperationError, Page, Precondition, Resource, Version, gone, now, shops,
+};
 use crate::admin::audit::{self, Action, Subject, view};
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
@@ -88,6 +90,7 @@ pub fn patch(
     shop: &ShopId,
     id: KeyId,
     changes: KeyChanges,
+    condition: &Precondition,
 ) -> Result<KeyRecord, OperationError> {
     caller.require_in(Permission::KeysWrite, shop)?;
     let now = now(node);
@@ -100,6 +103,7 @@ pub fn patch(
     faults.into_result()?;
     node.mutate(|tx, patch, _| {
         let old = find(tx, shop, id)?;
+        condition.check(Some(Version::from(&old)))?;
         let mut key = old.clone();
         key.name = changes.name.unwrap_or(key.name);
         key.expires_at = changes.expires_at.unwrap_or(key.expires_at);
@@ -160,11 +164,13 @@ pub fn delete(
     caller: &Caller,
     shop: &ShopId,
     id: KeyId,
+    condition: &Precondition,
 ) -> Result<(), OperationError> {
     caller.require_in(Permission::KeysWrite, shop)?;
     let now = now(node);
     node.mutate(|tx, patch, _| {
         let key = find(tx, shop, id)?;
+        condition.check(Some(Version::from(&key)))?;
         tx.delete_key(id)?;
         let (subject, before) = (Subject::key(shop, id), Some(view::key(&key)));
         audit::record(tx, caller, now, Action::KeyRevoked, subject, before, None)?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::validate::Faults;
-use super::{OperationError, Resource, keys, now, shops};
+use super::{OperationError, Precondition, Resource, Version, keys, now, shops};
 use crate::admin::audit::Action;
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
@@ -42,10 +42,11 @@ pub fn put_of_shop(
     caller: &Caller,
     id: &ShopId,
     limits: &[LimitFields],
+    condition: &Precondition,
 ) -> Result<ShopRecord, OperationError> {
     caller.require_in(Permission::LimitsWrite, id)?;
     let limits = validate(node, limits)?;
-    edit_shop(node, caller, id, |of_shop| {
+    edit_shop(node, caller, id, condition, |of_shop| {
         *of_shop = limits;
         Ok(())
     })
@@ -57,9 +58,10 @@ pub fn delete_of_shop(
     caller: &Caller,
     id: &ShopId,
     which: &Which,
+    condition: &Precondition,
 ) -> Result<ShopRecord, OperationError> {
     caller.require_in(Permission::LimitsWrite, id)?;
-    edit_shop(node, caller, id, |limits| remove(limits, which))
+    edit_shop(node, caller, id, condition, |limits| remove(limits, which))
 }
 
 /// Replaces all overrides of a key.
@@ -69,10 +71,11 @@ pub fn put_of_key(
     shop: &ShopId,
     id: KeyId,
     limits: &[LimitFields],
+    condition: &Precondition,
 ) -> Result<KeyRecord, OperationError> {
     caller.require_in(Permission::LimitsWrite, shop)?;
     let limits = validate(node, limits)?;
-    edit_key(node, caller, shop, id, |of_key| {
+    edit_key(node, caller, (shop, id), condition, |of_key| {
         *of_key = limits;
         Ok(())
     })
@@ -85,15 +88,17 @@ pub fn delete_of_key(
     shop: &ShopId,
     id: KeyId,
     which: &Which,
+    condition: &Precondition,
 ) -> Result<KeyRecord, OperationError> {
     caller.require_in(Permission::LimitsWrite, shop)?;
-    edit_key(node, caller, shop, id, |limits| remove(limits, which))
+    edit_key(node, caller, (shop, id), condition, |limits| remove(limits, which))
 }
 
 fn edit_shop(
     node: &Node,
     caller: &Caller,
     id: &ShopId,
+    condition: &Precondition,
     edit: impl FnOnce(&mut Vec<LimitRecord>) -> Result<(), OperationError>,
 ) -> Result<ShopRecord, OperationError> {
     let now = now(node);
@@ -101,6 +106,7 @@ fn edit_shop(
         let old = shops::find(tx, id)?;
         let mut new = old.clone();
         edit(&mut new.limits)?;
+        condition.check(Some(Version::from(&old)))?;
         let new = shops::change_shop(tx, patch, &old, new, now)?;
         shops::record_change(tx, caller, Action::ShopLimitsChanged, &old, &new)?;
         Ok(new)
@@ -110,8 +116,8 @@ fn edit_shop(
 fn edit_key(
     node: &Node,
     caller: &Caller,
-    shop: &ShopId,
-    id: KeyId,
+    (shop, id): (&ShopId, KeyId),
+    condition: &Precondition,
     edit: impl FnOnce(&mut Vec<LimitRecord>) -> Result<(), OperationError>,
 ) -> Result<KeyRecord, OperationError> {
     let now = now(node);
@@ -119,6 +125,7 @@ fn edit_key(
         let old = keys::find(tx, shop, id)?;
         let mut new = old.clone();
         edit(&mut new.limits)?;
+        condition.check(Some(Version::from(&old)))?;
         let new = keys::change_key(tx, patch, &old, new)?;
         keys::record_change(tx, caller, now, Action::KeyLimitsChanged, &old, &new)?;
         Ok(new)

@@ -15,8 +15,10 @@ pub mod explanation;
 pub mod issuers;
 pub mod keys;
 pub mod limits;
+mod operator_rules;
 pub mod operators;
 pub mod overview;
+mod precondition;
 pub mod second_factor;
 pub mod sessions;
 pub mod set_up;
@@ -39,6 +41,7 @@ use crate::events::TooManyListeners;
 use crate::secret::{EntropyError, SecretText};
 use crate::store::{IdempotencyRecord, StoreError, WriteTx};
 
+pub use self::precondition::{Precondition, Version, Versions};
 pub use self::validate::FieldProblem;
 
 /// What there was none of.
@@ -94,6 +97,9 @@ pub enum OperationError {
     /// Its input is not acceptable; every fault at once.
     #[error("{}", validate::summary(.0))]
     Invalid(Vec<FieldProblem>),
+    /// It was to be made only if nobody had changed the thing since, and somebody had.
+    #[error("it was changed since; read it again and decide anew")]
+    PreconditionFailed,
     /// The same idempotency key was used for another request.
     #[error("this Idempotency-Key was used for another request; use a new one")]
     IdempotencyConflict,

@@ -5,7 +5,8 @@
 
 use super::validate::Faults;
 use super::{
-    Created, Idempotency, OperationError, Page, Resource, admin_tokens, gone, now, operators,
+    Created, Idempotency, OperationError, Page, Precondition, Resource, Version, admin_tokens,
+    gone, now, operators,
 };
 use crate::admin::audit::{self, Action, Subject, view};
 use crate::admin::caller::{Caller, Permission, Shops};
@@ -14,7 +15,7 @@ use crate::admin::patch::{Change, Patch};
 use crate::clock::Timestamp;
 use crate::id::ShopId;
 use crate::snapshot::compile_shop;
-use crate::store::{ShopRecord, WriteTx};
+use crate::store::{FoundShops, SearchBudget, ShopRecord, Words, WriteTx};
 
 /// What a shop is made of, or replaced by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,12 +90,14 @@ pub fn put(
     caller: &Caller,
     id: ShopId,
     fields: ShopFields,
+    condition: &Precondition,
 ) -> Result<(ShopRecord, bool), OperationError> {
     caller.require_in(Permission::ShopsWrite, &id)?;
     fields.validate()?;
     let now = now(node);
     node.mutate(|tx, patch, turn| {
         if let Some(old) = tx.shop(&id)? {
+            condition.check(Some(Version::from(&old)))?;
             let mut shop = old.clone();
             fields.write_to(&mut shop);
             let shop = change_shop(tx, patch, &old, shop, now)?;
@@ -102,6 +105,7 @@ pub fn put(
             return Ok((shop, false));
         }
         caller.require(Permission::ShopsWrite)?;
+        condition.check(None)?;
         let shop = new_shop(id, fields, now, turn);
         put_shop(tx, patch, &shop)?;
         record_created(tx, caller, &shop)?;
@@ -115,6 +119,7 @@ pub fn patch(
     caller: &Caller,
     id: ShopId,
     changes: ShopChanges,
+    condition: &Precondition,
 ) -> Result<ShopRecord, OperationError> {
     caller.require_in(Permission::ShopsWrite, &id)?;
     let now = now(node);
@@ -127,6 +132,7 @@ pub fn patch(
             enabled: changes.enabled.unwrap_or(old.enabled),
         };
         fields.validate()?;
+        condition.check(Some(Version::from(&old)))?;
         let mut shop = old.clone();
         fields.write_to(&mut shop);
         let shop = change_shop(tx, patch, &old, shop, now)?;
@@ -161,13 +167,49 @@ pub fn list(
     Ok(Page::of(found, limit))
 }
 
+/// What one search may cost: all of 100,000 shops in one call, unless very many of them have to
+/// be read closely.
+const SEARCH_BUDGET: SearchBudget = SearchBudget { looked_at_max: 200_000, decoded_max: 50_000 };
+
+/// Up to `limit` of the shops that the caller sees and that `words` mean, from the first after
+/// `after`; fewer, with more to come, where there is too much to look at in one call.
+pub fn search(
+    node: &Node,
+    caller: &Caller,
+    words: &Words,
+    after: Option<&ShopId>,
+    limit: usize,
+) -> Result<FoundShops, OperationError> {
+    caller.require_any(Permission::ShopsRead)?;
+    let found = node.store.read(|tx| match &caller.shops {
+        Shops::All => tx.search_shops(words, after, limit, SEARCH_BUDGET),
+        Shops::Only(ids) => {
+            let rest = ids.iter().filter(|id| after.is_none_or(|after| *id > after));
+            let found = rest.filter_map(|id| tx.shop(id).transpose());
+            let meant = found.filter(|shop| shop.as_ref().map_or(true, |s| words.match_shop(s)));
+            let mut shops = meant.take(limit.saturating_add(1)).collect::<Result<Vec<_>, _>>()?;
+            let more = shops.len() > limit;
+            shops.truncate(limit);
+            let next = shops.last().filter(|_| more).map(|shop| shop.id);
+            Ok(FoundShops { shops, next })
+        }
+    })?;
+    Ok(found)
+}
+
 /// Deletes a shop with its keys and tokens. A shop created under the same id later starts empty,
 /// and refuses widget tokens of this one.
-pub fn delete(node: &Node, caller: &Caller, id: &ShopId) -> Result<(), OperationError> {
+pub fn delete(
+    node: &Node,
+    caller: &Caller,
+    id: &ShopId,
+    condition: &Precondition,
+) -> Result<(), OperationError> {
     caller.require(Permission::ShopsWrite)?;
     let now = now(node);
     node.mutate(|tx, patch, _| {
         let old = find(tx, id)?;
+        condition.check(Some(Version::from(&old)))?;
         tx.delete_shop(id)?;
         operators::forget_shop(tx, patch, id, now)?;
         admin_tokens::forget_shop(tx, patch, id)?;

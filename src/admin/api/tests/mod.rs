@@ -4,6 +4,8 @@ mod access;
 mod assertion_keys;
 mod audit;
 mod audit_log;
+mod backups;
+mod conditions;
 mod explaining;
 mod keys;
 mod limits;
