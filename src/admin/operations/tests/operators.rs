@@ -9,7 +9,7 @@ use crate::admin::caller::{Permission, Scopes};
 use crate::admin::operations::operators::{
     OperatorChange, change, delete, generate_password, list, reset_password,
 };
-use crate::admin::operations::{OperationError, admin_tokens, shops};
+use crate::admin::operations::{OperationError, Precondition, admin_tokens, shops};
 
 fn is_conflict<T>(result: &Result<T, OperationError>) -> bool {
     matches!(result, Err(OperationError::Conflict(_)))
@@ -126,7 +126,7 @@ async fn a_deleted_shop_is_nobodys_any_more() {
     let token = bench.post("/api/v1/admin-tokens", body).await.expect(201).get("/secret");
     let one = ShopId::parse("one").unwrap();
     assert!(who(&bench, &in_now.cookie).unwrap().caller.sees(&one));
-    shops::delete(node, &socket, &one).unwrap();
+    shops::delete(node, &socket, &one, &Precondition::none()).unwrap();
     bench.shop("one").await;
     assert!(!who(&bench, &in_now.cookie).unwrap().caller.sees(&one));
     let get = async |path: &str| {

@@ -275,7 +275,13 @@ fn what_changed_since_the_check_ends_it() {
     let meddle = &mut |phase, done, total| {
         if phase == Phase::Checking && done == total && !deleted {
             deleted = true;
-            crate::admin::operations::shops::delete(&node, &owner(), &id).unwrap();
+            crate::admin::operations::shops::delete(
+                &node,
+                &owner(),
+                &id,
+                &crate::admin::operations::Precondition::none(),
+            )
+            .unwrap();
         }
         ControlFlow::Continue(())
     };
