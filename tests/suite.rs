@@ -32,6 +32,7 @@ mod front_reload;
 mod front_tls;
 mod front_upstream;
 mod naive;
+mod openapi;
 mod operators;
 mod proxies;
 mod secrecy;

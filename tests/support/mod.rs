@@ -5,6 +5,7 @@ pub(crate) mod gateway;
 pub(crate) mod h2;
 pub(crate) mod http;
 pub(crate) mod idp;
+pub(crate) mod schema;
 pub(crate) mod script;
 pub(crate) mod secrets;
 pub(crate) mod tls;
