@@ -5,6 +5,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::support::gateway::Site;
+use crate::support::idp::Key;
 use crate::support::secrets;
 use crate::support::upstream::{Behaviour, Upstream};
 
@@ -102,4 +103,25 @@ fn an_export_is_verified_and_tampering_with_it_is_exit_code_7() {
     );
     assert_eq!(code(&site.cli(&["audit", "verify", "--expect", "nonsense"])), 2);
     assert_eq!(code(&site.cli(&["audit", "list", "--action", "shop.exploded"])), 2);
+}
+
+#[test]
+fn a_key_set_that_somebody_has_fetched_is_an_entry() {
+    let site = Site::new(None, "");
+    let file = site.path().join("keys.json");
+    std::fs::write(&file, json!({"keys": [Key::ed25519("f").jwk()]}).to_string()).unwrap();
+    site.configure(
+        None,
+        &format!(
+            "[[issuers]]\nname = \"file\"\nissuer = \"https://f.example\"\n\
+             audiences = [\"latchkey\"]\nalgorithms = [\"EdDSA\"]\njwks_file = {file:?}\n",
+        ),
+    );
+    let _gateway = site.start();
+    site.cli_ok(&["issuer", "refresh", "file"]);
+    let listed = ["audit", "list", "--action", "issuer.refreshed", "--output", "json"];
+    let listed: Value = serde_json::from_str(&site.cli_ok(&listed)).unwrap();
+    let entry = &listed[0];
+    assert_eq!((&entry["subject"]["id"], &entry["after"]), (&json!("file"), &json!({"keys": 1})));
+    assert_eq!(entry["actor"]["label"], "socket");
 }

@@ -1,13 +1,15 @@
 //! `config check`, `config print` and `healthcheck`.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::Full;
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::args::{ConfigCommand, HealthcheckArgs};
 use super::certificates;
@@ -15,7 +17,7 @@ use super::exit::{Exit, Failure};
 use super::http::exchange;
 use super::output::Output;
 use super::start::{self, reachable};
-use crate::config::Sources;
+use crate::config::{AdminConfig, Sources};
 
 /// `config check` and `config print`.
 pub(super) fn config(
@@ -40,33 +42,65 @@ pub(super) fn health(
     sources: &Sources,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let address = match args.admin {
-        Some(address) => address,
-        None => reachable(start::load(sources)?.admin.listen),
+    let at = match args.admin {
+        Some(address) => Listener::Tcp(address),
+        None => Listener::of(&start::load(sources)?.admin),
     };
     let waited = Duration::from_secs(args.timeout);
     let answer = start::runtime()?
-        .block_on(async { tokio::time::timeout(waited, ask(address)).await })
+        .block_on(async { tokio::time::timeout(waited, at.ask()).await })
         .unwrap_or_else(|_| Err(format!("no answer within {} s", waited.as_secs())));
     let refuse = |message: String| Failure::new(Exit::Refused, message);
     let answer = answer.map_err(|error| {
-        refuse(format!("the server on {address} is not there: {error}"))
+        refuse(format!("the server on {at} is not there: {error}"))
             .hint("is it running, and is this its admin.listen? name another with --admin")
     })?;
     let said = String::from_utf8_lossy(answer.body()).trim().to_owned();
     if answer.status().is_success() {
         return output.done("ready", &json!({"ready": true}));
     }
-    Err(refuse(format!("the server on {address} is not ready: {said}")))
+    Err(refuse(format!("the server on {at} is not ready: {said}")))
 }
 
-async fn ask(address: SocketAddr) -> Result<Response<Bytes>, String> {
-    let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-    let request = Request::get("/readyz")
-        .header(header::HOST, address.to_string())
-        .body(Full::default())
-        .map_err(|e| e.to_string())?;
-    exchange(stream, request).await.map_err(|e| e.to_string())
+/// Where a server is asked for its health.
+enum Listener {
+    Tcp(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl Listener {
+    /// The one that `config` names. One that speaks TLS has a certificate for names that are not
+    /// asked for here, so its socket is asked instead.
+    fn of(config: &AdminConfig) -> Self {
+        match config.tls {
+            None => Self::Tcp(reachable(config.listen)),
+            Some(_) => Self::Socket(config.socket.clone()),
+        }
+    }
+
+    async fn ask(&self) -> Result<Response<Bytes>, String> {
+        let request = Request::get("/readyz").header(header::HOST, "localhost");
+        let request = request.body(Full::default()).map_err(|e| e.to_string())?;
+        let answer = match self {
+            Self::Tcp(address) => {
+                exchange(TcpStream::connect(address).await.map_err(|e| e.to_string())?, request)
+                    .await
+            }
+            Self::Socket(path) => {
+                exchange(UnixStream::connect(path).await.map_err(|e| e.to_string())?, request).await
+            }
+        };
+        answer.map_err(|e| e.to_string())
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         | Command::Issuer(_)
         | Command::Assertion(_)
         | Command::Audit(_)
+        | Command::Usage(_)
         | Command::Backup(_)
         | Command::Import(_)
         | Command::Export(_)
@@ -105,6 +106,7 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
             Command::Issuer(command) => manage::issuer(command, &client, output).await,
             Command::Assertion(command) => manage::assertion(command, &client, output).await,
             Command::Audit(command) => manage::audit(command, &client, output).await,
+            Command::Usage(args) => manage::usage(args, &client, output).await,
             Command::Backup(command) => backup::run(command, &client, output).await,
             Command::Import(args) => transfer::import(args, &client, output).await,
             Command::Export(args) => transfer::export(args, &client, output).await,
@@ -138,6 +140,7 @@ fn missing(command: &Command) -> Missing {
         | Command::Issuer(_)
         | Command::Assertion(_)
         | Command::Audit(_)
+        | Command::Usage(_)
         | Command::Backup(_)
         | Command::Verify(_)
         | Command::Restore(_)

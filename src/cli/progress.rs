@@ -21,7 +21,7 @@ pub(super) enum Unit {
 
 /// Tells how far the work is. Cleared when dropped.
 pub(super) struct Bar {
-    bar: ProgressBar,
+    drawn: ProgressBar,
     is_terminal: bool,
     told: Option<(String, u64)>,
 }
@@ -32,7 +32,7 @@ impl Bar {
         let is_terminal = std::io::stderr().is_terminal();
         let target =
             if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { bar: ProgressBar::with_draw_target(None, target), is_terminal, told: None }
+        Self { drawn: ProgressBar::with_draw_target(None, target), is_terminal, told: None }
     }
 
     /// `done` of `total` steps of `phase`; a total of zero is not known.
@@ -48,7 +48,7 @@ impl Bar {
     fn draw(&mut self, phase: &str, unit: Unit, done: u64, total: u64) {
         if self.told.as_ref().is_none_or(|(told, _)| told != phase) {
             self.told = Some((phase.to_owned(), 0));
-            self.bar.reset();
+            self.drawn.reset();
             let count = match unit {
                 Unit::Records => "{human_pos}/{human_len}",
                 Unit::Bytes => "{bytes}/{total_bytes}",
@@ -60,13 +60,13 @@ impl Bar {
             };
             // A template that is wrong leaves the default style.
             if let Ok(style) = ProgressStyle::with_template(&template) {
-                self.bar.set_style(style);
+                self.drawn.set_style(style);
             }
         }
         if total > 0 {
-            self.bar.set_length(total);
+            self.drawn.set_length(total);
         }
-        self.bar.set_position(done);
+        self.drawn.set_position(done);
     }
 
     /// What is worth a line: another quarter is done.
@@ -86,7 +86,7 @@ impl Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.drawn.finish_and_clear();
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn without_a_terminal_there_is_a_line_for_each_quarter() {
-        let mut bar = Bar { bar: ProgressBar::hidden(), is_terminal: false, told: None };
+        let mut bar = Bar { drawn: ProgressBar::hidden(), is_terminal: false, told: None };
         let lines = (0..=100_000).step_by(500).filter_map(|n| bar.line("applying", n, 100_000));
         let lines: Vec<String> = lines.collect();
         let expected = [25, 50, 75, 100].map(|n| format!("latchkey: applying: {n} %"));

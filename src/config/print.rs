@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn differences_are_named_by_their_paths() {
-        let place = |name: Option<&str>| Place { name: name.map(ToOwned::to_owned), ..PLACE };
+        let place =
+            |name: Option<&str>| Place { name: name.map(ToOwned::to_owned), textual: false };
         let value = |key, text: &str, name| Line::Value(key, Value::from(text), place(name));
         let old = Effective::new(vec![
             value("same", "x", None),

@@ -28,7 +28,6 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
             "admin.passwords.waiting_max",
             old.admin.passwords.waiting_max != new.admin.passwords.waiting_max,
         ),
-        ("usage.enabled", old.usage.enabled != new.usage.enabled),
         ("store.path", old.store.path != new.store.path),
         ("store.master_key_file", old.store.master_key_file != new.store.master_key_file),
         ("limiter.cells", old.limiter_cells != new.limiter_cells),

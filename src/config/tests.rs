@@ -1135,7 +1135,7 @@ fn restarts_are_asked_for_only_where_needed() {
         ),
         ("[audit]\nretention = '1d'\n[backup]\ninterval = '1d'\ndirectory = '/b'", &[]),
         ("[usage]\nrows_max = 10000\nflush_interval = '1s'", &[]),
-        ("[usage]\nenabled = false", &["usage.enabled"]),
+        ("[usage]\nenabled = false", &[]),
         ("[store]\npath = '/d/x.redb'", &["admin.socket", "store.path", "store.master_key_file"]),
     ] {
         assert_eq!(restart_needed(&old, &good(text)), expected, "{text}");

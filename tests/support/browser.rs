@@ -85,6 +85,31 @@ impl Browser {
         self.command("POST", "/execute/async", &json!({"script": script, "args": args}))
     }
 
+    /// Has the browser's developer tools do something that `WebDriver` has no words for.
+    pub(crate) fn devtools(&self, command: &str, params: &Value) -> Value {
+        self.command("POST", "/goog/cdp/execute", &json!({"cmd": command, "params": params}))
+    }
+
+    /// The address of the page.
+    pub(crate) fn address(&self) -> String {
+        let address = self.command("GET", "/url", &Value::Null);
+        address.as_str().expect("an address").to_owned()
+    }
+
+    /// Goes back, as the button does.
+    pub(crate) fn back(&self) {
+        self.command("POST", "/back", &json!({}));
+    }
+
+    /// Clicks the element that a CSS selector finds, as a person does.
+    pub(crate) fn click(&self, selector: &str) {
+        let by = json!({"using": "css selector", "value": selector});
+        let found = self.command("POST", "/element", &by);
+        let id = found.as_object().and_then(|found| found.values().next()?.as_str());
+        let path = format!("/element/{}/click", id.expect("an element"));
+        self.command("POST", &path, &json!({}));
+    }
+
     /// A picture of the window, PNG.
     pub(crate) fn screenshot(&self) -> Vec<u8> {
         let picture = self.command("GET", "/screenshot", &Value::Null);

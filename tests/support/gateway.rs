@@ -170,6 +170,11 @@ impl Gateway {
         request.send(self.data)
     }
 
+    /// Sends a request to the admin listener.
+    pub(crate) fn send_admin(&self, request: &Request) -> Response {
+        request.send(self.admin)
+    }
+
     /// Calls the admin API through the unix socket.
     pub(crate) fn api(&self, method: &str, path: &str, body: &Value) -> Response {
         let call = request(method, &format!("/api/v1{path}"));

@@ -1,10 +1,12 @@
 //! What the integration tests stand on: the running binary and real peers on loopback.
 
 pub(crate) mod browser;
+pub(crate) mod dashboard;
 pub(crate) mod gateway;
 pub(crate) mod h2;
 pub(crate) mod http;
 pub(crate) mod idp;
+pub(crate) mod openid;
 pub(crate) mod schema;
 pub(crate) mod script;
 pub(crate) mod secrets;

@@ -86,13 +86,18 @@ impl Authority {
 
     /// `[server.tls]` with the certificates of these names, `extra` in it.
     pub(crate) fn section(&self, names: &[&str], extra: &str) -> String {
+        self.section_of("server.tls", names, extra)
+    }
+
+    /// The same under another name.
+    pub(crate) fn section_of(&self, section: &str, names: &[&str], extra: &str) -> String {
         let entry = |name: &&str| {
             let (chain, key) = (format!("{name}.pem"), format!("{name}.key"));
             let (chain, key) = (self.path(&chain), self.path(&key));
             format!("{{ chain_file = \"{}\", key_file = \"{}\" }}", chain.display(), key.display())
         };
         let entries: Vec<String> = names.iter().map(entry).collect();
-        format!("[server.tls]\ncertificates = [{}]\n{extra}\n", entries.join(", "))
+        format!("[{section}]\ncertificates = [{}]\n{extra}\n", entries.join(", "))
     }
 
     /// A client that trusts this authority and asks for `name`.

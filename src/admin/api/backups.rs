@@ -125,6 +125,11 @@ pub(super) async fn download(
     let name = parse(&name)?;
     let (file, backup) =
         blocking(&node, move |node| backups::download(node, &caller, &name)).await?;
+    Ok(sent(file, &backup))
+}
+
+/// A backup on its way out.
+pub(in crate::admin) fn sent(file: std::fs::File, backup: &backups::Backup) -> Response {
     let bytes = backup.bytes;
     let mut response = progress::stream(OCTETS, move |to| {
         let mut from = std::io::BufReader::with_capacity(PIECE_BYTES, file).take(bytes);
@@ -140,7 +145,7 @@ pub(super) async fn download(
     if let Ok(value) = HeaderValue::from_str(&disposition) {
         headers.insert(CONTENT_DISPOSITION, value);
     }
-    Ok(response)
+    response
 }
 
 /// Reads a backup to its end and says whether it is good.

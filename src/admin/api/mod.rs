@@ -8,7 +8,7 @@ mod admin_tokens;
 mod assertion_keys;
 pub(super) mod audit;
 pub(super) mod auth;
-mod backups;
+pub(super) mod backups;
 mod body;
 mod conditions;
 pub mod dto;
@@ -31,7 +31,7 @@ mod respond;
 mod shops;
 #[cfg(test)]
 mod tests;
-mod transfer;
+pub(super) mod transfer;
 mod usage;
 mod widget_tokens;
 
@@ -131,12 +131,6 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(info::rotate_signing_keys))
         .routes(routes!(assertion_keys::list))
         .routes(routes!(assertion_keys::rotate))
-        .routes(routes!(backups::list, backups::create))
-        .routes(routes!(backups::stream))
-        .routes(routes!(backups::download, backups::delete))
-        .routes(routes!(backups::verify))
-        .routes(routes!(transfer::import))
-        .routes(routes!(transfer::export))
         .routes(routes!(operators::list, operators::create))
         .routes(routes!(operators::get, operators::patch, operators::delete))
         .routes(routes!(operators::reset_password))
@@ -148,6 +142,12 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(audit::head))
         .routes(routes!(audit::verify))
         .routes(routes!(audit::export_all))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::stream))
+        .routes(routes!(backups::download, backups::delete))
+        .routes(routes!(backups::verify))
+        .routes(routes!(transfer::import))
+        .routes(routes!(transfer::export))
         .routes(routes!(info::info));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", v1)
 }

@@ -145,8 +145,18 @@ pub(super) async fn export(
 ) -> Result<Response, Problem> {
     let selection =
         Selection { shops: query.shops.unwrap_or(true), keys: query.keys.unwrap_or(true) };
+    exported(&node, &caller, selection)
+}
+
+/// An export on its way out.
+pub(in crate::admin) fn exported(
+    node: &Arc<Node>,
+    caller: &Caller,
+    selection: Selection,
+) -> Result<Response, Problem> {
     // What can be refused is refused before the answer begins.
-    transfer::may_export(&caller, selection)?;
+    transfer::may_export(caller, selection)?;
+    let (node, caller) = (Arc::clone(node), caller.clone());
     Ok(progress::stream(NDJSON, move |to| {
         let exported = transfer::export(&node, &caller, selection, to);
         exported.map(drop).map_err(Problem::from)

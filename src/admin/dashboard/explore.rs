@@ -93,7 +93,6 @@ struct Step {
 /// A branch of the tree: who calls.
 struct Branch {
     who: &'static str,
-    mechanism: &'static str,
     credential: &'static str,
     endpoints: Vec<String>,
     taken: bool,
@@ -348,14 +347,7 @@ fn branches(explanation: &Explanation, policies: &Policies) -> Vec<Branch> {
             let paths = takes.flat_map(|route| route.paths.iter().map(ToString::to_string));
             let mut endpoints: Vec<String> = paths.collect();
             endpoints.dedup();
-            let mechanism_name = mechanism.as_str();
-            Branch {
-                who,
-                mechanism: mechanism_name,
-                credential,
-                endpoints,
-                taken: taken(mechanism),
-            }
+            Branch { who, credential, endpoints, taken: taken(mechanism) }
         })
         .into()
 }

@@ -127,10 +127,6 @@ impl Failure {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong", detail)
     }
 
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
-    }
-
     pub(super) fn title(&self) -> &'static str {
         self.title
     }

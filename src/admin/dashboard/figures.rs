@@ -1,7 +1,7 @@
 //! Numbers, as people read them.
 
 /// With a comma between thousands.
-pub(super) fn count(number: impl ToString) -> String {
+pub(super) fn count(number: &impl ToString) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -62,7 +62,7 @@ mod tests {
         for (number, expected) in
             [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")]
         {
-            assert_eq!(count(number), expected);
+            assert_eq!(count(&number), expected);
         }
         for (number, expected) in
             [(0.0, "0"), (0.001, "< 0.01"), (0.5, "0.50"), (12.345, "12.3"), (12345.6, "12346")]

@@ -115,6 +115,7 @@ impl Frame {
     }
 
     /// How long ago or ahead `at` is, in words.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "templates pass references")]
     pub(super) fn ago(&self, at: &Timestamp) -> String {
         relative(self.now, *at)
     }
@@ -207,6 +208,11 @@ impl Flash {
     }
 }
 
+/// Whether two texts are the same, whoever owns them.
+pub(super) fn same<A: AsRef<str> + ?Sized, B: AsRef<str> + ?Sized>(a: &A, b: &B) -> bool {
+    a.as_ref() == b.as_ref()
+}
+
 /// A text, parted at its backticks: what stands between two of them is code.
 pub(super) fn spans(text: &str) -> Vec<(bool, &str)> {
     if text.matches('`').count() % 2 == 1 {
@@ -254,7 +260,12 @@ fn decoded(text: &str) -> Option<String> {
             b'+' => b' ',
             b'%' => {
                 let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+                let digits = std::str::from_utf8(&digits).ok()?;
+                // It would take a sign, too.
+                if digits.starts_with('+') {
+                    return None;
+                }
+                u8::from_str_radix(digits, 16).ok()?
             }
             other => other,
         });

@@ -95,8 +95,8 @@ fn tiles(data: &Overview) -> Vec<Tile> {
         tile("refused", "Refused", percent(refused), ""),
         tile("latency", "95 of 100 within", latency, "ms"),
         tile("limiter", "Limiter fill", percent(latest_fill(data)), ""),
-        tile("shops", "Shops", count(data.now.shops), ""),
-        tile("keys", "API keys", count(data.now.api_keys), ""),
+        tile("shops", "Shops", count(&data.now.shops), ""),
+        tile("keys", "API keys", count(&data.now.api_keys), ""),
     ]
 }
 

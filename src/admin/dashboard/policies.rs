@@ -78,8 +78,8 @@ fn read(node: &Node, frame: Frame) -> Page {
         limits: policies.limits.iter().map(|limit| limit_of(node, limit, &overrides)).collect(),
         routes: policies.routes.iter().map(route_of).collect(),
         attempts: format!("{} in {}", attempts.limit, duration(attempts.window_s())),
-        cells: count(node.limiter.capacity()),
-        cells_live: count(node.limiter.occupancy(node.now().mono)),
+        cells: count(&node.limiter.capacity()),
+        cells_live: count(&node.limiter.occupancy(node.now().mono)),
         overflowed: node.limiter.overflowed(),
     }
 }
@@ -124,8 +124,8 @@ fn limit_of(node: &Node, limit: &LimitPolicy, overrides: &Overrides) -> Limit {
         fallback: limit.fallback,
         of_shops,
         of_keys,
-        refused: count(refused),
-        would_refuse: count(would_refuse),
+        refused: count(&refused),
+        would_refuse: count(&would_refuse),
     }
 }
 

@@ -14,7 +14,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::frame::{Frame, query_value};
 use super::visit::SignedIn;
 use super::{Answer, page};
-use crate::admin::operations::OperationError;
 use crate::admin::operations::events::{self, Filter, Subscription};
 use crate::decision::denial::Code;
 use crate::events::{Item, Refusal};
@@ -99,8 +98,8 @@ pub(super) async fn live(visit: SignedIn, headers: HeaderMap, RawQuery(query): R
     let query = query.as_deref();
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let after = resumed.or_else(|| query_value(query, "after").parse().ok());
-    let subscribed = events::subscribe(visit.node(), visit.caller(), filter_of(query), after);
-    let subscription = subscribed.map_err(OperationError::from)?;
+    let filter = filter_of(query);
+    let subscription = events::subscribe(visit.node(), visit.caller(), filter, after)?;
     let (sender, receiver) = tokio::sync::mpsc::channel(WAITING_MAX);
     tokio::spawn(async move {
         // That it is over, by its time or because nobody reads, is no failure.

@@ -15,6 +15,7 @@ pub mod explanation;
 pub mod issuers;
 pub mod keys;
 pub mod limits;
+mod operator_rules;
 pub mod operators;
 pub mod overview;
 mod precondition;

@@ -7,7 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::operators::{find, grouped, own, put, require_all_of, subject, view};
+use super::operator_rules::require_all_of;
+use super::operators::{find, grouped, own, put, subject, view};
 use super::sign_in::is_over;
 use super::{OperationError, now};
 use crate::admin::audit::{Action, record};

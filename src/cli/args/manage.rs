@@ -299,7 +299,7 @@ pub(in crate::cli) enum IssuerCommand {
     },
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse_rfc3339(text).ok_or_else(|| "write it as 2027-01-31T00:00:00Z".into())
 }
 

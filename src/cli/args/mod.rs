@@ -5,6 +5,7 @@
 mod manage;
 mod operators;
 mod transfer;
+mod usage;
 mod value;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub(super) use operators::{OperatorCommand, OperatorTokenCommand, PasswordArgs, 
 pub(super) use transfer::{
     BackupCommand, ExportArgs, ImportArgs, PassphraseArgs, RestoreArgs, VerifyArgs,
 };
+pub(super) use usage::UsageArgs;
 pub(super) use value::{Header, LimitSetting};
 
 /// Where the configuration is looked for when nobody says.
@@ -141,6 +143,9 @@ pub(super) enum Command {
     /// Look into the audit log: who changed what, and whether the log was tampered with
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Show how many requests of a shop, or of all shops, were allowed, refused and limited
+    #[command(after_help = usage::EXAMPLES)]
+    Usage(UsageArgs),
     /// Make and look after backups
     #[command(subcommand)]
     Backup(BackupCommand),

@@ -8,6 +8,7 @@ mod keys;
 mod operators;
 mod shops;
 mod tokens;
+mod usage;
 
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -23,6 +24,7 @@ pub(super) use keys::run as key;
 pub(super) use operators::run as operator;
 pub(super) use shops::run as shop;
 pub(super) use tokens::run as token;
+pub(super) use usage::run as usage;
 
 /// Said under every secret.
 const ONCE: &str = "This is shown once and cannot be shown again: keep it in a safe place now.";

@@ -20,6 +20,12 @@ use crate::store::master_key::{self, MasterKeyError};
 use crate::store::schema::{self, META, META_CHECK, META_SCHEMA};
 use crate::store::{Store, StoreOptions, write};
 
+/// What folders of unfinished restorations are called.
+const UNFINISHED: &str = ".latchkey-restore-";
+
+/// Most files beside the database that are looked at.
+const ENTRIES_MAX: usize = 10_000;
+
 /// What is restored where.
 pub struct RestoreOptions<'o> {
     /// The backup.
@@ -61,7 +67,8 @@ pub fn restore(options: &RestoreOptions<'_>, report: Report<'_>) -> Result<Resto
     let directory = parent(options.store);
     let placing = |why| BackupError::Place { path: options.store.to_path_buf(), why };
     fs::create_dir_all(directory).map_err(placing)?;
-    let temporary = tempfile::Builder::new().prefix(".latchkey-restore-").tempdir_in(directory);
+    sweep(directory);
+    let temporary = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(directory);
     let temporary = temporary.map_err(placing)?;
     let path = temporary.path().join("latchkey.redb");
     let (header, included) = fill(options, &path, present.as_ref(), report)?;
@@ -253,6 +260,17 @@ fn place(from: &Path, to: &Path, exists: bool, now: Timestamp) -> io::Result<Opt
     }
     File::open(parent(to))?.sync_all()?;
     Ok(replaced)
+}
+
+/// Takes away what a restoration left that was killed. Another that is going on here ends with an
+/// error, which is better than two.
+fn sweep(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.take(ENTRIES_MAX).flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED)) {
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
 }
 
 fn parent(path: &Path) -> &Path {

@@ -40,8 +40,7 @@ fn body(path: &str) -> &'static str {
     match path.trim_start_matches("/api/v1") {
         "/shops" => r#"{"id":"x","url":"https://x.example"}"#,
         "/shops/demo" => r#"{"url":"https://demo.example"}"#,
-        "/admin-tokens" => r#"{"name":"x","role":"viewer"}"#,
-        "/operators" => r#"{"name":"x","role":"viewer"}"#,
+        "/admin-tokens" | "/operators" => r#"{"name":"x","role":"viewer"}"#,
         path if path.ends_with("/password") => r#"{"password":"long enough for one"}"#,
         "/explain" => r#"{"method":"GET","path":"/"}"#,
         _ => "{}",

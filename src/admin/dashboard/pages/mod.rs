@@ -6,6 +6,7 @@
 
 mod account;
 mod audit;
+mod backups;
 mod figures;
 mod issuers;
 mod once;
@@ -29,7 +30,8 @@ use super::Site;
 use super::failure::Failure;
 use super::visit::SignedIn;
 use crate::admin::caller::Permission;
-use crate::admin::operations::{FieldProblem, OperationError};
+use crate::admin::operations::{FieldProblem, OperationError, Precondition, Version};
+use crate::clock::Timestamp;
 
 /// All of them.
 pub(super) fn routes() -> Router<Site> {
@@ -41,6 +43,12 @@ pub(super) fn routes() -> Router<Site> {
         .route("/audit", get(audit::show))
         .route("/audit/verify", post(audit::verify))
         .route("/audit.jsonl", get(audit::export))
+        .route("/backups", get(backups::list).post(backups::create))
+        .route("/backups/{name}", get(backups::download))
+        .route("/backups/{name}/verify", post(backups::verify))
+        .route("/backups/{name}/delete", post(backups::delete))
+        .route("/export.jsonl", get(backups::export))
+        .route("/import", post(backups::import))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{token}/revoke", post(tokens::revoke))
         .route("/account", get(account::show))
@@ -142,4 +150,20 @@ fn sent_again(error: OperationError) -> OperationError {
         ),
         other => other,
     }
+}
+
+/// A version as a form carries it.
+fn seen(version: Version) -> String {
+    format!("{}.{}", version.created_at.unix_ms(), version.revision)
+}
+
+/// That nobody has changed what a form was filled in from. A form that does not say what that was
+/// is none of ours, and overwrites nothing.
+fn unchanged_since(seen: &str) -> Result<Precondition, Failure> {
+    let (created, revision) = seen.split_once('.').unwrap_or_default();
+    let (Ok(created), Ok(revision)) = (created.parse(), revision.parse()) else {
+        return Err(Failure::bad_form("It does not say which version of the thing it changes."));
+    };
+    let created_at = Timestamp::from_unix_ms(created);
+    Ok(Precondition::unchanged_since(Version { created_at, revision }))
 }

@@ -7,17 +7,17 @@ use askama::Template;
 use axum::extract::Query;
 use serde::Deserialize;
 
-use super::{may, require};
+use super::{may, require, seen};
 use crate::admin::caller::Permission;
 use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
 use crate::admin::dashboard::frame::{Flash, Frame, segment};
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
-use crate::admin::operations::OperationError;
 use crate::admin::operations::shops::{self, ShopFields};
+use crate::admin::operations::{OperationError, Version};
 use crate::clock::Timestamp;
 use crate::id::{NAME_BYTES_MAX, ShopId};
-use crate::store::ShopRecord;
+use crate::store::{ShopRecord, Words};
 
 /// Shops on one page.
 const PAGE: usize = 50;
@@ -74,17 +74,23 @@ struct ListPage {
 pub(super) async fn list(visit: SignedIn, Query(query): Query<ListQuery>) -> Answer {
     let after = ShopId::parse(&query.after).ok();
     let wanted = query.q.trim().to_owned();
-    let text = wanted.clone();
-    let found = visit
-        .load(move |node, caller| {
-            let _ = &text;
-            shops::list(node, caller, after.as_ref(), PAGE)
+    let words = Words::parse(&wanted);
+    let (found, next) = visit
+        .load(move |node, caller| match words {
+            Some(words) => {
+                let found = shops::search(node, caller, &words, after.as_ref(), PAGE)?;
+                Ok((found.shops, found.next))
+            }
+            None => {
+                let found = shops::list(node, caller, after.as_ref(), PAGE)?;
+                let next = found.items.last().filter(|_| found.more).map(|last| last.id);
+                Ok((found.items, next))
+            }
         })
         .await?;
-    let next = found.items.last().filter(|_| found.more);
     page(&ListPage {
-        rows: found.items.iter().map(Row::of).collect(),
-        next: next.map(|last| format!("/shops?q={}&after={}", segment(&wanted), last.id)),
+        rows: found.iter().map(Row::of).collect(),
+        next: next.map(|last| format!("/shops?q={}&after={last}", segment(&wanted))),
         first: format!("/shops?q={}", segment(&wanted)),
         is_first: after.is_none(),
         query: wanted,
@@ -101,7 +107,7 @@ pub(super) struct ShopForm {
     pub(super) url: String,
     /// One a line.
     pub(super) widget_origins: String,
-    /// The shop's revision when the form was made.
+    /// The shop's version when the form was made.
     pub(super) revision: String,
 }
 
@@ -113,7 +119,7 @@ impl ShopForm {
             name: shop.name.clone(),
             url: shop.url.clone(),
             widget_origins: shop.widget_origins.join("\n"),
-            revision: shop.revision.to_string(),
+            revision: seen(Version::from(shop)),
         }
     }
 

@@ -200,11 +200,21 @@ async fn keys_are_changed_rotated_and_revoked() {
     let page = owner.get("/shops/demo").await.expect(200);
     let key = format!("/shops/demo/keys/{}", page.after("/shops/demo/keys/"));
 
-    let wrong = [("name", "Server"), ("expires_at", "2001-01-01"), ("networks", "everywhere")];
+    let seen = owner.get(&key).await.after("name=\"revision\" value=\"");
+    let wrong = [
+        ("name", "Server"),
+        ("expires_at", "2001-01-01"),
+        ("networks", "everywhere"),
+        ("revision", &seen),
+    ];
     let shown = owner.post(&key, &wrong).await.expect(422);
     assert!(shown.has("expires_at-error") && shown.has("networks-error"), "{}", shown.html);
-    let right = [("name", "Cron"), ("expires_at", "2030-01-31"), ("networks", "")];
+    let right =
+        [("name", "Cron"), ("expires_at", "2030-01-31"), ("networks", ""), ("revision", &seen)];
     owner.post(&key, &right).await.expect(303);
+    let late = [("name", "Late"), ("expires_at", ""), ("networks", ""), ("revision", &seen)];
+    let told = owner.post(&key, &late).await.expect(422);
+    assert!(told.has("Somebody else changed") && told.has("<bdi>Cron</bdi>"), "{}", told.html);
     let shown = owner.get(&key).await.expect(200);
     assert!(shown.has("Cron") && shown.has("value=\"2030-01-31\"") && shown.has("anywhere"));
 
@@ -330,10 +340,13 @@ async fn viewers_change_nothing() {
         ("/shops/demo/tokens", &[]),
         ("/shops/demo/revoke-tokens", &[("confirm", "demo")]),
         ("/shops/demo/limits", &[("policy", "shop-me"), ("limit", "1"), ("window", "1m")]),
-        ("/shops/demo/settings", &[("name", "x"), ("url", "https://x.example")]),
+        (
+            "/shops/demo/settings",
+            &[("name", "x"), ("url", "https://x.example"), ("revision", "1.1")],
+        ),
         ("/shops/demo/disable", &[]),
         ("/shops/demo/delete", &[("confirm", "demo")]),
-        (&key, &[("name", "x")]),
+        (&key, &[("name", "x"), ("revision", "1.1")]),
         (&format!("{key}/rotate"), &[("grace", "0s")]),
         (&format!("{key}/revoke"), &[]),
     ];
@@ -439,7 +452,8 @@ async fn the_audit_log_is_read_filtered_verified_and_exported() {
     let owner = person(&bench, Role::Owner).await;
     let fields = [("name", "Old"), ("url", "https://a.example"), ("id", "a")];
     owner.post("/new-shop", &fields).await.expect(303);
-    let fields = [("name", "New"), ("url", "https://a.example")];
+    let seen = owner.get("/shops/a/settings").await.after("name=\"revision\" value=\"");
+    let fields = [("name", "New"), ("url", "https://a.example"), ("revision", &seen)];
     owner.post("/shops/a/settings", &fields).await.expect(303);
     let shown = owner.get("/audit").await.expect(200);
     for wanted in ["shop.created", "shop.changed", "<bdi>Old</bdi></del>", "<bdi>New</bdi></ins>"] {
@@ -501,4 +515,68 @@ async fn pages_of_the_node_are_not_for_members() {
     viewer.get("/operators").await.expect(403);
     viewer.get("/tokens").await.expect(403);
     viewer.post("/issuers/main/refresh", &[]).await.expect(403);
+}
+
+#[tokio::test]
+async fn backups_are_made_verified_taken_and_deleted() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let bench = Bench::with(&format!("[backup]\ndirectory = {:?}\n", dir.path()));
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    assert!(owner.get("/backups").await.expect(200).has("No backups yet"));
+    let bare = [("passphrase", ""), ("include_master_key", "on")];
+    owner.post("/backups", &bare).await.expect(422);
+    owner.post("/backups", &[("passphrase", "")]).await.expect(303);
+    let list = owner.get("/backups").await.expect(200);
+    let name = list.after("href=\"/backups/");
+    owner.post(&format!("/backups/{name}/verify"), &[]).await.expect(303);
+    assert!(owner.get("/backups").await.has("badge good"));
+    let viewer = person(&bench, Role::Viewer).await;
+    viewer.get("/backups").await.expect(403);
+    viewer.get(&format!("/backups/{name}")).await.expect(403);
+    viewer.get("/export.jsonl").await.expect(403);
+    owner.post(&format!("/backups/{name}/delete"), &[]).await.expect(303);
+    owner.get(&format!("/backups/{name}")).await.expect(404);
+    owner.get("/backups/..%2Flatchkey.redb").await.expect(404);
+}
+
+#[tokio::test]
+async fn an_import_tells_its_faults_by_line_and_changes_nothing() {
+    let bench = Bench::new();
+    let owner = person(&bench, Role::Owner).await;
+    assert!(owner.post("/import", &[("lines", " ")]).await.expect(422).has("lines-error"));
+    let good = r#"{"type":"shop/1","id":"new","name":"New","url":"https://new.example"}"#;
+    let bad = format!("{good}\n{{\"type\":\"shop/1\"}}\nnonsense");
+    let told = owner.post("/import", &[("lines", &bad), ("run", "import")]).await.expect(422);
+    assert!(told.has("Line 2:") && told.has("Line 3:"), "{}", told.html);
+    owner.get("/shops/new").await.expect(404);
+    let told = owner.post("/import", &[("lines", good), ("run", "check")]).await.expect(200);
+    assert!(told.has("nothing was changed yet") && told.has("1 new"), "{}", told.html);
+    owner.get("/shops/new").await.expect(404);
+    owner.post("/import", &[("lines", good), ("run", "import")]).await.expect(200);
+    owner.get("/shops/new").await.expect(200);
+    let file = owner.get("/export.jsonl").await.expect(200);
+    assert!(file.has("\"new\""), "{}", file.html);
+}
+
+#[tokio::test]
+async fn who_is_late_overwrites_nothing_and_loses_nothing() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    let owner = person(&bench, Role::Owner).await;
+    let page = owner.get("/shops/demo/settings").await.expect(200);
+    let seen = page.after("name=\"revision\" value=\"");
+    let site = "https://demo.example";
+    let fields = |name, seen| [("name", name), ("url", site), ("revision", seen)];
+    owner.post("/shops/demo/settings", &fields("First", &seen)).await.expect(303);
+    let told = owner.post("/shops/demo/settings", &fields("Second", &seen)).await.expect(422);
+    assert!(told.has("<bdi>First</bdi>") && told.has("value=\"Second\""), "{}", told.html);
+    assert!(owner.get("/shops").await.has("First"));
+    // The form that came back knows what is stored, and may replace it.
+    let seen = told.after("name=\"revision\" value=\"");
+    owner.post("/shops/demo/settings", &fields("Second", &seen)).await.expect(303);
+    assert!(owner.get("/shops").await.has("Second"));
+    owner.post("/shops/demo/settings", &fields("Third", "")).await.expect(400);
+    assert!(owner.get("/shops?q=seco").await.expect(200).has("/shops/demo"));
+    assert!(owner.get("/shops?q=nothing").await.expect(200).has("Nothing found"));
 }

@@ -175,7 +175,9 @@ struct Command {
 
 /// Reads a command line that begins with `curl`.
 pub(super) fn parse(text: &str) -> Result<Described, String> {
-    let words = shlex::split(text).ok_or("a quote is not closed")?;
+    // A line that goes on: the shell drops the break, and shlex would begin a word with it.
+    let text = text.replace("\\\r\n", " ").replace("\\\n", " ");
+    let words = shlex::split(&text).ok_or("a quote is not closed")?;
     let mut words = words.into_iter().skip(1);
     let mut command = Command::default();
     let mut only_urls = false;

@@ -431,11 +431,10 @@ fn take_turn(node: &Node) -> Result<Making<'_>, OperationError> {
 }
 
 fn failed(what: &str, error: BackupError) -> OperationError {
-    match error {
-        BackupError::Store(error) => error.into(),
-        BackupError::Entropy(error) => error.into(),
-        error => OperationError::Files(format!("{what} could not be made: {error}")),
+    if let BackupError::Store(error) = error {
+        return error.into();
     }
+    OperationError::Files(format!("{what} could not be made: {error}"))
 }
 
 fn files(what: &str, action: &str, error: &io::Error) -> OperationError {

@@ -9,9 +9,9 @@ use crate::admin::caller::{Permission, Scopes};
 use crate::admin::operations::operators::{
     OperatorChange, change, delete, generate_password, list, reset_password,
 };
-use crate::admin::operations::{OperationError, admin_tokens, shops};
+use crate::admin::operations::{OperationError, Precondition, admin_tokens, shops};
 
-fn is_conflict<T>(result: Result<T, OperationError>) -> bool {
+fn is_conflict<T>(result: &Result<T, OperationError>) -> bool {
     matches!(result, Err(OperationError::Conflict(_)))
 }
 
@@ -52,7 +52,7 @@ async fn what_may_be_an_operator() {
     }
     let again =
         create(&bench.node, &Caller::socket(), &fields("Ada", Role::Viewer, &[]), None, None);
-    assert!(is_conflict(again), "names are one without regard to case");
+    assert!(is_conflict(&again), "names are one without regard to case");
     let generated = generate_password(&bench.node).unwrap();
     assert_eq!((generated.expose().len(), generated.expose().matches('-').count()), (29, 5));
 }
@@ -66,16 +66,16 @@ fn the_last_owner_who_can_sign_in_stays() {
     create(node, &socket, &fields("nopassword", Role::Owner, &[]), None, None).unwrap();
     let viewer = OperatorChange { role: Some(Role::Viewer), ..Default::default() };
     let disabled = OperatorChange { disabled: Some(true), ..Default::default() };
-    assert!(is_conflict(change(node, &socket, ada, &viewer)));
-    assert!(is_conflict(change(node, &socket, ada, &disabled)));
-    assert!(is_conflict(delete(node, &socket, ada)));
+    assert!(is_conflict(&change(node, &socket, ada, &viewer)));
+    assert!(is_conflict(&change(node, &socket, ada, &disabled)));
+    assert!(is_conflict(&delete(node, &socket, ada)));
     let bob = operator(&bench, "bob", Role::Owner).id;
     change(node, &socket, ada, &disabled).unwrap();
-    assert!(is_conflict(delete(node, &socket, bob)));
+    assert!(is_conflict(&delete(node, &socket, bob)));
     let enabled = OperatorChange { disabled: Some(false), ..Default::default() };
     change(node, &socket, ada, &enabled).unwrap();
     delete(node, &socket, bob).unwrap();
-    assert!(is_conflict(delete(node, &socket, ada)));
+    assert!(is_conflict(&delete(node, &socket, ada)));
     let all = list(node, &socket, None, 10).unwrap();
     assert_eq!(all.items.len(), 2);
 }
@@ -126,7 +126,7 @@ async fn a_deleted_shop_is_nobodys_any_more() {
     let token = bench.post("/api/v1/admin-tokens", body).await.expect(201).get("/secret");
     let one = ShopId::parse("one").unwrap();
     assert!(who(&bench, &in_now.cookie).unwrap().caller.sees(&one));
-    shops::delete(node, &socket, &one).unwrap();
+    shops::delete(node, &socket, &one, &Precondition::none()).unwrap();
     bench.shop("one").await;
     assert!(!who(&bench, &in_now.cookie).unwrap().caller.sees(&one));
     let get = async |path: &str| {

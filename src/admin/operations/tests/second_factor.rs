@@ -63,7 +63,8 @@ async fn it_is_enrolled_with_a_code_and_not_before() {
     // Nothing is asked for yet.
     signed_in(&bench, "ada").await;
     let code = app.code(&bench);
-    let codes = confirm(node, caller, &format!("{} {}", &code[..3], &code[3..])).unwrap();
+    let codes =
+        confirm(node, caller, &format!("{} {}", code.split_at(3).0, code.split_at(3).1)).unwrap();
     assert_eq!(codes.len(), 10);
     assert!(who(&bench, &in_now.cookie).unwrap().has_second_factor);
     assert!(begin(node, caller).is_err(), "there is one");

@@ -55,7 +55,7 @@ enum Kind {
 impl Kind {
     fn takes(self, entry: &Entry) -> bool {
         match entry {
-            Entry::Head { .. } => false,
+            Entry::Head => false,
             Entry::Shop(_) => self == Self::Shops,
             Entry::Key(_) => self == Self::Keys,
         }
@@ -89,7 +89,7 @@ impl Run<'_> {
             for (number, entry) in entries {
                 let step = Step { node, snapshot: &snapshot, options, now };
                 match entry {
-                    Entry::Head { .. } => {}
+                    Entry::Head => {}
                     Entry::Shop(shop) => {
                         let fate = step.shop(tx, patch, turn, shop);
                         counts.shops.count(fate.map_err(|error| self.stopped(*number, error))?);
@@ -135,13 +135,9 @@ impl Run<'_> {
 
     /// What somebody else changed since the check.
     fn stopped(&self, line: u64, error: OperationError) -> OperationError {
-        match error {
-            OperationError::Conflict(problem) => {
-                let what = format!("line {line}: {problem}: the import ended");
-                OperationError::Conflict(self.how_far(&what))
-            }
-            other => other,
-        }
+        let OperationError::Conflict(problem) = error else { return error };
+        let what = format!("line {line}: {problem}: the import ended");
+        OperationError::Conflict(self.how_far(&what))
     }
 
     fn broken(&self, line: u64, problems: &[String]) -> OperationError {

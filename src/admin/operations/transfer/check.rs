@@ -119,7 +119,7 @@ impl Pass<'_> {
     ) -> Result<(), StoreError> {
         match reader.read(line) {
             Err(faults) => self.found.entry(number).or_default().extend(faults),
-            Ok(Entry::Head { .. }) => {}
+            Ok(Entry::Head) => {}
             Ok(Entry::Shop(shop)) => self.shop(number, &shop)?,
             Ok(Entry::Key(key)) => self.key(number, &key)?,
         }

@@ -52,15 +52,14 @@ pub fn export(
         master_key_check: digest_text(&master_key_check(node)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     });
-    let written = node.store.read(|tx| {
+    node.store.read(|tx| {
         Ok(put(to, &head).and_then(|()| {
             let mut count = 0;
             write_all(tx, selection, to, &mut count)?;
-            to.flush().map_err(unwritten)?;
+            to.flush().map_err(|error| unwritten(&error))?;
             Ok(count)
         }))
-    })?;
-    written
+    })?
 }
 
 fn write_all(
@@ -120,11 +119,11 @@ fn pages<R: Clone>(
 }
 
 fn put(to: &mut dyn Write, line: &Line) -> Result<(), OperationError> {
-    serde_json::to_writer(&mut *to, line).map_err(|error| unwritten(error.into()))?;
-    to.write_all(b"\n").map_err(unwritten)
+    serde_json::to_writer(&mut *to, line).map_err(|error| unwritten(&error.into()))?;
+    to.write_all(b"\n").map_err(|error| unwritten(&error))
 }
 
-fn unwritten(error: io::Error) -> OperationError {
+fn unwritten(error: &io::Error) -> OperationError {
     OperationError::Files(format!("the export could not be written ({error})"))
 }
 

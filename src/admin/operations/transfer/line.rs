@@ -140,10 +140,8 @@ pub(super) fn digest_text(digest: &Digest) -> String {
 
 /// A line that is what it should be.
 pub(super) enum Entry {
-    /// Whether the digests of the lines after it were made under our master key.
-    Head {
-        same_master_key: bool,
-    },
+    /// What the file says of itself.
+    Head,
     Shop(ShopEntry),
     Key(KeyEntry),
 }
@@ -197,12 +195,12 @@ impl Reader<'_> {
             Line::Head(head) => {
                 let ours = decode(&head.master_key_check);
                 self.digests_are_ours = ours == Some(self.master_key_check);
-                return Ok(Entry::Head { same_master_key: self.digests_are_ours });
+                return Ok(Entry::Head);
             }
             Line::Shop(shop) => self.shop(shop).map(Entry::Shop),
             Line::Key(key) => self.key(key).map(Entry::Key),
         };
-        entry.map_err(|faults| faults.lines())
+        entry.map_err(Faults::lines)
     }
 
     fn shop(&self, line: ShopLine) -> Result<ShopEntry, Faults> {

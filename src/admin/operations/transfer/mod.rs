@@ -188,9 +188,11 @@ pub fn import(
 ) -> Result<Import, OperationError> {
     let node = &turn.0;
     require(caller)?;
-    let mut report = |phase, done, total| match node.is_draining() {
-        true => ControlFlow::Break(()),
-        false => report(phase, done, total),
+    let mut report = |phase, done, total| {
+        if node.is_draining() {
+            return ControlFlow::Break(());
+        }
+        report(phase, done, total)
     };
     let checked = check::check(node, text, options, &mut report)?;
     if checked.faults.total > 0 {

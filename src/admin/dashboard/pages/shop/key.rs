@@ -5,18 +5,18 @@ use std::time::Duration;
 use askama::Template;
 
 use super::super::once::Once;
-use super::super::{Host, Segments, figures, parse, renamed, sent_again};
+use super::super::{Host, Segments, figures, parse, renamed, sent_again, unchanged_since};
 use super::keys::{KeyForm, MadePage, Row};
 use super::limits::Overrides;
-use super::{Head, Tab, find, may_in};
+use super::{Head, Meanwhile, Tab, find, may_in, meanwhile};
 use crate::admin::caller::Permission;
 use crate::admin::dashboard::failure::Failure;
 use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
 use crate::admin::dashboard::frame::{Flash, Frame};
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
-use crate::admin::operations::Precondition;
 use crate::admin::operations::keys::{self, KeyChanges};
+use crate::admin::operations::{OperationError, Precondition};
 use crate::id::{KeyId, ShopId};
 use crate::store::KeyRecord;
 
@@ -61,6 +61,9 @@ pub(super) struct Page {
     row: Row,
     key: KeyForm,
     errors: Errors,
+    /// What stands in the store where it differs from what was sent, after a change by others.
+    meanwhile: Vec<Meanwhile>,
+    is_outdated: bool,
     rotation: Rotation,
     graces: [(&'static str, &'static str); 5],
     rotation_errors: Errors,
@@ -89,6 +92,8 @@ pub(super) async fn load(
         head: Head::of(&shop, Tab::Keys),
         key: KeyForm::of(&record),
         errors: Errors::default(),
+        meanwhile: Vec::new(),
+        is_outdated: false,
         rotation: Rotation { grace: "24h".to_owned(), custom: String::new() },
         graces: GRACES,
         rotation_errors: Errors::default(),
@@ -121,18 +126,33 @@ pub(in super::super) async fn change(
         Ok(changes) => changes,
         Err(errors) => return invalid_fields(&Page { key: sent, errors, ..again }),
     };
+    let condition = unchanged_since(&sent.revision)?;
     let changed = visit
-        .blocking(move |node, caller| {
-            keys::patch(node, caller, &shop, key, changes, &Precondition::none())
-        })
+        .blocking(move |node, caller| keys::patch(node, caller, &shop, key, changes, &condition))
         .await?;
     match changed {
         Ok(_) => {
             let flash = Flash::good("Saved. Decisions see the change already.");
             Ok(visit.go(&format!("/shops/{shop}/keys/{key}"), flash))
         }
+        Err(OperationError::PreconditionFailed) => {
+            let (again, _) = load(&visit, shop, key).await?;
+            let meanwhile = differences(&sent, &again.key);
+            // The next attempt is made knowing what is stored now.
+            let sent = KeyForm { revision: again.key.revision.clone(), ..sent };
+            invalid_fields(&Page { key: sent, meanwhile, is_outdated: true, ..again })
+        }
         Err(error) => invalid(error, |errors| Page { key: sent, errors, ..again }),
     }
+}
+
+/// Where what was sent differs from what is stored.
+fn differences(sent: &KeyForm, stored: &KeyForm) -> Vec<Meanwhile> {
+    meanwhile(&[
+        ("Name", &sent.name, &stored.name),
+        ("Last day", &sent.expires, &stored.expires),
+        ("Only from", &sent.networks, &stored.networks),
+    ])
 }
 
 /// What is to be changed. The form speaks of days: one that stands as it was shown changes

@@ -8,7 +8,7 @@ use askama::Template;
 use super::super::once::Once;
 use super::super::parse;
 use super::super::snippets::{self, Gateway, Snippet};
-use super::super::{Host, Segments, sent_again};
+use super::super::{Host, Segments, seen, sent_again};
 use super::{Head, Tab, find, may_in};
 use crate::admin::api::dto::{Key, KeyStatus};
 use crate::admin::caller::Permission;
@@ -17,8 +17,8 @@ use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
 use crate::admin::dashboard::frame::Frame;
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
-use crate::admin::operations::Created;
 use crate::admin::operations::keys::{self, KEYS_PER_SHOP_MAX, KeyFields};
+use crate::admin::operations::{Created, Version};
 use crate::clock::Timestamp;
 use crate::id::ShopId;
 use crate::store::{KeyRecord, ShopRecord};
@@ -88,7 +88,7 @@ impl KeyForm {
             name: key.name.clone(),
             expires: parse::day_of(key.expires_at),
             networks: networks.join("\n"),
-            revision: key.revision.to_string(),
+            revision: seen(Version::from(key)),
         }
     }
 

@@ -16,8 +16,8 @@ use crate::admin::dashboard::frame::{Flash, Frame};
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
 use crate::admin::node::Node;
-use crate::admin::operations::Precondition;
 use crate::admin::operations::limits::{self, LimitFields, Which};
+use crate::admin::operations::{Precondition, Version};
 use crate::decision::policy::LimitPolicy;
 use crate::decision::rate_limit::{Algorithm, Limits as _, Quota};
 use crate::decision::{Facts as _, charge_of_shop};
@@ -229,9 +229,9 @@ pub(in super::super) async fn put_of_shop(
         Ok(fields) => with(&shop.limits, fields),
         Err(errors) => return invalid_fields(&again(sent, errors)),
     };
-    let put = visit.blocking(move |node, caller| {
-        limits::put_of_shop(node, caller, &id, &fields, &Precondition::none())
-    });
+    let condition = Precondition::unchanged_since(Version::from(&shop));
+    let put = visit
+        .blocking(move |node, caller| limits::put_of_shop(node, caller, &id, &fields, &condition));
     match put.await? {
         Ok(_) => Ok(visit.go(&format!("/shops/{id}/limits"), Flash::good(SAVED))),
         Err(error) => invalid(renamed(error, own_field), |errors| again(sent, errors)),
@@ -280,8 +280,9 @@ pub(in super::super) async fn put_of_key(
             return invalid_fields(&again);
         }
     };
+    let condition = Precondition::unchanged_since(Version::from(&record));
     let put = visit.blocking(move |node, caller| {
-        limits::put_of_key(node, caller, &shop, key, &fields, &Precondition::none())
+        limits::put_of_key(node, caller, &shop, key, &fields, &condition)
     });
     match put.await? {
         Ok(_) => Ok(visit.go(&format!("/shops/{shop}/keys/{key}"), Flash::good(SAVED))),

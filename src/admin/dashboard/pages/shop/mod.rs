@@ -98,3 +98,20 @@ async fn find(visit: &SignedIn, shop: ShopId) -> Result<ShopRecord, Failure> {
 fn may_in(visit: &SignedIn, permission: Permission, shop: &ShopId) -> bool {
     visit.caller().require_in(permission, shop).is_ok()
 }
+
+/// A field that somebody else has changed since a form was opened.
+#[derive(Debug, PartialEq, Eq)]
+struct Meanwhile {
+    label: &'static str,
+    stored: String,
+}
+
+/// Of fields with what was sent and what is stored, those that differ.
+fn meanwhile(fields: &[(&'static str, &str, &str)]) -> Vec<Meanwhile> {
+    let differs = fields.iter().filter(|(_, sent, stored)| sent != stored);
+    let note = |(label, _, stored): &(&'static str, &str, &str)| Meanwhile {
+        label,
+        stored: if stored.is_empty() { "(nothing)".to_owned() } else { (*stored).to_owned() },
+    };
+    differs.map(note).collect()
+}

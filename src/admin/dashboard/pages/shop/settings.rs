@@ -3,8 +3,8 @@
 use askama::Template;
 
 use super::super::shops::ShopForm;
-use super::super::{Segments, may, require};
-use super::{Head, Tab, find, may_in};
+use super::super::{Segments, may, require, unchanged_since};
+use super::{Head, Meanwhile, Tab, find, may_in, meanwhile};
 use crate::admin::caller::Permission;
 use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
 use crate::admin::dashboard::frame::{Flash, Frame};
@@ -15,13 +15,6 @@ use crate::admin::operations::{OperationError, Precondition};
 use crate::clock::Timestamp;
 use crate::id::ShopId;
 use crate::store::ShopRecord;
-
-/// A field that somebody else has changed since the form was opened.
-#[derive(Debug, PartialEq, Eq)]
-struct Meanwhile {
-    label: &'static str,
-    stored: String,
-}
 
 #[derive(Template)]
 #[template(path = "shop_settings.html")]
@@ -69,7 +62,7 @@ pub(in super::super) async fn change(
     form: Form,
 ) -> Answer {
     let sent = ShopForm::sent(&form);
-    let revision = sent.revision.parse::<u64>().ok();
+    let condition = unchanged_since(&sent.revision)?;
     let fields = sent.fields();
     let changes = ShopChanges {
         name: Some(fields.name),
@@ -78,10 +71,7 @@ pub(in super::super) async fn change(
         enabled: None,
     };
     let changed = visit
-        .blocking(move |node, caller| {
-            let _ = revision;
-            shops::patch(node, caller, id, changes, &Precondition::none())
-        })
+        .blocking(move |node, caller| shops::patch(node, caller, id, changes, &condition))
         .await?;
     let error = match changed {
         Ok(_) => {
@@ -92,7 +82,7 @@ pub(in super::super) async fn change(
     };
     let shop = find(&visit, id).await?;
     let again = shown(&visit, &shop);
-    if let OperationError::IdempotencyConflict = error {
+    if let OperationError::PreconditionFailed = error {
         let meanwhile = differences(&sent, &again.shop);
         // The next attempt is made knowing what is stored now.
         let sent = ShopForm { revision: again.shop.revision.clone(), ..sent };
@@ -103,17 +93,11 @@ pub(in super::super) async fn change(
 
 /// Where what was sent differs from what is stored.
 fn differences(sent: &ShopForm, stored: &ShopForm) -> Vec<Meanwhile> {
-    let fields = [
+    meanwhile(&[
         ("Name", &sent.name, &stored.name),
         ("Site", &sent.url, &stored.url),
         ("Widget origins", &sent.widget_origins, &stored.widget_origins),
-    ];
-    let differs = fields.into_iter().filter(|(_, sent, stored)| sent != stored);
-    let note = |(label, _, stored): (&'static str, &String, &String)| Meanwhile {
-        label,
-        stored: if stored.is_empty() { "(nothing)".to_owned() } else { stored.clone() },
-    };
-    differs.map(note).collect()
+    ])
 }
 
 /// `POST /shops/{shop}/enable`

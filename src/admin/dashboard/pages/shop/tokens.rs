@@ -125,7 +125,7 @@ async fn shown(
 fn lifetime_help(policy: &WidgetPolicy) -> String {
     let [usual, max] = [policy.lifetime, policy.lifetime_max];
     let [usual, max] = [usual, max].map(|length| figures::exact_length(length.as_secs()));
-    format!("Such as 30m, 12h or 7d; at most {max}. Empty: {usual}.")
+    format!("Such as 30m or 12h; at most {max}. Empty: {usual}.")
 }
 
 fn scopes(policy: &WidgetPolicy, ticked: &[String]) -> Vec<Scope> {
