@@ -22,7 +22,7 @@ fn counts_survive_a_stop_and_a_kill() {
     let site = Site::new(
         Some(&upstream),
         "[usage]\nflush_interval = \"1s\"\n[[limits]]\nname = \"few\"\n\
-         paths = [\"/api/plugin/*\"]\nkey = \"shop\"\nlimit = 8\nwindow = \"1h\"\n",
+         paths = [\"/*\"]\nkey = \"shop\"\nlimit = 8\nwindow = \"1h\"\n",
     );
     let gateway = site.start();
     gateway.shop("demo");
