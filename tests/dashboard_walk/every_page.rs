@@ -284,7 +284,7 @@ fn first_links(at: &mut Inspector<'_>) {
     at.browser.open(&url(at.gateway, "/backups"));
     at.press("form[action$='/verify'] button", "backup-verified");
     at.browser.open(&url(at.gateway, "/refusals"));
-    at.press("main .explain", "refusal-explained");
+    at.press("#refusals tbody a[href^='/explore']", "refusal-explained");
 }
 
 fn explored(at: &mut Inspector<'_>, key: &str) {

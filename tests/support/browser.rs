@@ -98,6 +98,8 @@ impl Browser {
     pub(crate) fn complaints(&self) -> Vec<String> {
         let logged = self.command("POST", "/se/log", &json!({"type": "browser"}));
         let entries = logged.as_array().expect("a log").iter();
+        // Below a warning there is advice.
+        let entries = entries.filter(|entry| entry["level"] != "DEBUG");
         let entries = entries.map(|entry| entry["message"].as_str().unwrap_or("?").to_owned());
         let about_a_page = |line: &str| {
             line.contains("the server responded with a status of 4") && !line.contains("/assets/")

@@ -154,8 +154,12 @@ pub(crate) fn view(browser: &Browser, width: u32, dark: bool) {
     let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
     browser.devtools("Emulation.setDeviceMetricsOverride", &metrics);
     let scheme = if dark { "dark" } else { "light" };
-    let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-    browser.devtools("Emulation.setEmulatedMedia", &features);
+    // Nothing moves: a colour on its way from one scheme to the other is none that is read.
+    let features = json!([
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]);
+    browser.devtools("Emulation.setEmulatedMedia", &json!({"features": features}));
 }
 
 /// What is wrong with the page that the browser shows: what axe-core finds, and whether the page
