@@ -93,7 +93,7 @@ fn requests(
             let Some(value) = value else { return made };
             match place.as_str() {
                 "path" => {
-                    made.target = made.target.replace(&format!("{{{name}}}"), &escape(&value))
+                    made.target = made.target.replace(&format!("{{{name}}}"), &escape(&value));
                 }
                 "query" => {
                     let mark = if made.target.contains('?') { '&' } else { '?' };
@@ -127,10 +127,7 @@ fn requests(
 }
 
 fn as_text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    }
+    if let Value::String(text) = value { text } else { value.to_string() }
 }
 
 /// Everything but letters and digits, in percent.

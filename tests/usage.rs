@@ -99,7 +99,7 @@ impl Listener {
         let head = format!("GET /api/v1/events{query} HTTP/1.1\r\nHost: x\r\n{last}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut this = Self(BufReader::new(stream));
-        let head = this.until(|line| line.is_empty());
+        let head = this.until(str::is_empty);
         assert!(head[0].starts_with("HTTP/1.1 200"), "{head:?}");
         // It listens from when it says so.
         this.until(|line| line.starts_with("retry:"));
