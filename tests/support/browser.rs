@@ -104,7 +104,9 @@ impl Browser {
         let about_a_page = |line: &str| {
             line.contains("the server responded with a status of 4") && !line.contains("/assets/")
         };
-        entries.filter(|line| !about_a_page(line)).collect()
+        // The field that has to be mended was given the focus before.
+        let about_focus = |line: &str| line.contains("Autofocus processing was blocked");
+        entries.filter(|line| !about_a_page(line) && !about_focus(line)).collect()
     }
 
     /// Fills in fields of the page: pairs of id and value.
