@@ -17,6 +17,7 @@ mod cli;
 mod crash;
 mod dashboard_frame;
 mod dashboard_pages;
+mod dashboard_walk;
 mod decision;
 mod demo;
 mod doctor;

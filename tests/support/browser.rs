@@ -62,6 +62,7 @@ impl Browser {
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "timeouts": {"script": seconds, "pageLoad": seconds},
+            "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": options,
         }}});
         let made = driver.call("POST", "/session", &capabilities);
@@ -77,12 +78,61 @@ impl Browser {
     /// Runs the body of an `async` function in the page; what it returns, or an object
     /// `{"threw": "TypeError: ..."}`.
     pub(crate) fn run(&self, script: &str, args: &[Value]) -> Value {
+        self.try_run(script, args).unwrap_or_else(|error| panic!("{error} in {script}"))
+    }
+
+    /// The same, where the page may be left while the script runs.
+    fn try_run(&self, script: &str, args: &[Value]) -> Result<Value, String> {
         let script = format!(
             "const done = arguments[arguments.length - 1];\
              (async function() {{ {script} }}).apply(null, arguments)\
              .then(done, error => done({{threw: String(error)}}));"
         );
-        self.command("POST", "/execute/async", &json!({"script": script, "args": args}))
+        let call = json!({"script": script, "args": args});
+        self.driver.try_call("POST", &format!("/session/{}/execute/async", self.session), &call)
+    }
+
+    /// What the page's developer tools complain of since they were asked last: errors of scripts,
+    /// violations of the content security policy, assets that are missing. That a page itself was
+    /// answered with an error's status is none.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let logged = self.command("POST", "/se/log", &json!({"type": "browser"}));
+        let entries = logged.as_array().expect("a log").iter();
+        // Below a warning there is advice.
+        let entries = entries.filter(|entry| entry["level"] != "DEBUG");
+        let entries = entries.map(|entry| entry["message"].as_str().unwrap_or("?").to_owned());
+        let about_a_page = |line: &str| {
+            line.contains("the server responded with a status of 4") && !line.contains("/assets/")
+        };
+        entries.filter(|line| !about_a_page(line)).collect()
+    }
+
+    /// Fills in fields of the page: pairs of id and value.
+    pub(crate) fn fill(&self, fields: &[(&str, &str)]) {
+        for (id, value) in fields {
+            let script = "const field = document.getElementById(arguments[0]);\
+                field.value = arguments[1];\
+                field.dispatchEvent(new Event('input', {bubbles: true})); return field.value;";
+            let filled = self.run(script, &[json!(id), json!(value)]);
+            assert_eq!(filled, *value, "{id} of {}", self.address());
+        }
+    }
+
+    /// Clicks what leads to another page, and waits for that page.
+    pub(crate) fn press(&self, selector: &str) {
+        self.run("window.left = true;", &[]);
+        self.click(selector);
+        let arrived = "return !window.left && document.readyState === 'complete';";
+        super::until(|| (self.try_run(arrived, &[]) == Ok(json!(true))).then_some(()));
+    }
+
+    /// The text of the first element that a CSS selector finds.
+    #[track_caller]
+    pub(crate) fn text(&self, selector: &str) -> String {
+        let script = "const found = document.querySelector(arguments[0]);\
+            return found && found.textContent.trim();";
+        let text = self.run(script, &[json!(selector)]);
+        text.as_str().unwrap_or_else(|| panic!("no {selector} at {}", self.address())).to_owned()
     }
 
     /// Has the browser's developer tools do something that `WebDriver` has no words for.

@@ -55,6 +55,11 @@ impl Person {
         this
     }
 
+    /// The session's cookie, which is a secret.
+    pub(crate) fn session(&self) -> &str {
+        self.cookie.trim_start_matches("latchkey=")
+    }
+
     /// Opens a page.
     pub(crate) fn get(&self, path: &str) -> Response {
         self.send(get(path))
@@ -124,13 +129,37 @@ pub(crate) fn sign_in(browser: &Browser, gateway: &Gateway, name: &str) {
     });
 }
 
+/// The code that an authenticator app shows now (RFC 6238) for a secret as it is typed in.
+pub(crate) fn code_now(secret: &str) -> String {
+    let digit = |c| u64::try_from("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".find(c)?).ok();
+    let (mut key, mut bits, mut held) = (Vec::new(), 0_u64, 0);
+    for value in secret.chars().filter_map(digit) {
+        (bits, held) = (bits << 5 | value, held + 5);
+        if held >= 8 {
+            held -= 8;
+            key.push((bits >> held & 0xff) as u8);
+        }
+    }
+    let since = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
+    let tag = ring::hmac::sign(&key, &(since / 30).to_be_bytes());
+    let tag = tag.as_ref();
+    let at = usize::from(tag[19] & 15);
+    let word: [u8; 4] = tag[at..at + 4].try_into().expect("four bytes");
+    format!("{:06}", (u32::from_be_bytes(word) & 0x7fff_ffff) % 1_000_000)
+}
+
 /// The width of the window, in CSS pixels, and the scheme that the reader prefers.
 pub(crate) fn view(browser: &Browser, width: u32, dark: bool) {
     let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
     browser.devtools("Emulation.setDeviceMetricsOverride", &metrics);
     let scheme = if dark { "dark" } else { "light" };
-    let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-    browser.devtools("Emulation.setEmulatedMedia", &features);
+    // Nothing moves: a colour on its way from one scheme to the other is none that is read.
+    let features = json!([
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]);
+    browser.devtools("Emulation.setEmulatedMedia", &json!({"features": features}));
 }
 
 /// What is wrong with the page that the browser shows: what axe-core finds, and whether the page

@@ -62,7 +62,7 @@ impl Row {
             route: text(refusal.route.as_ref().map(ToString::to_string)),
             status: refusal.status,
             code: refusal.code.as_str(),
-            why: refusal.why.to_string(),
+            why: super::failure::sentence(refusal.why.as_ref()),
             client: refusal.client.to_string(),
             shop: text(refusal.shop.as_ref().map(ToString::to_string)),
             credential: text(refusal.key_id.as_ref().map(ToString::to_string)),

@@ -111,14 +111,12 @@ impl Outcome {
 
 #[derive(Template)]
 #[template(path = "backups.html")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a question that the template asks")]
 struct Page {
     frame: Frame,
     rows: Vec<Row>,
     directory: String,
     plan: Option<Plan>,
     errors: Errors,
-    include_master_key: bool,
     import_errors: Errors,
     outcome: Option<Outcome>,
     may_write: bool,
@@ -137,7 +135,6 @@ async fn shown(visit: &SignedIn) -> Result<Page, Failure> {
         directory: visit.node().config.load().backup.directory.display().to_string(),
         plan: schedule.as_ref().map(Plan::of),
         errors: Errors::default(),
-        include_master_key: false,
         import_errors: Errors::default(),
         outcome: None,
         may_write: may(visit, Permission::BackupsWrite),
@@ -156,10 +153,9 @@ pub(super) async fn list(visit: SignedIn) -> Answer {
 /// `POST /backups`
 pub(super) async fn create(visit: SignedIn, form: Form) -> Answer {
     require(&visit, Permission::BackupsWrite)?;
-    let include_master_key = form.checked("include_master_key");
     let typed = form.raw("passphrase");
     let passphrase = (!typed.is_empty()).then(|| SecretText::new(typed.to_owned()));
-    let wanted = Wanted { passphrase, include_master_key };
+    let wanted = Wanted { passphrase, include_master_key: false };
     let made = visit
         .blocking(move |node, caller| {
             backups::create(node, caller, &wanted, &mut |_| ControlFlow::Continue(()))
@@ -172,7 +168,7 @@ pub(super) async fn create(visit: SignedIn, form: Form) -> Answer {
         }
         Err(error) => {
             let again = shown(&visit).await?;
-            invalid(error, |errors| Page { errors, include_master_key, ..again })
+            invalid(error, |errors| Page { errors, ..again })
         }
     }
 }

@@ -1,0 +1,437 @@
+//! Every page of the dashboard, empty and with content, light and dark, wide and narrow: nothing
+//! that axe-core objects to, no error of a script, no violation of the content security policy,
+//! nothing wider than the window, no secret where none belongs.
+//!
+//! With the environment variable `LATCHKEY_SHOTS` set to a directory, a picture of each is left
+//! there.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::{CHEAP, PRIMARY, SECRET, page, path};
+use crate::support::browser::Browser;
+use crate::support::dashboard::{PASSWORD, code_now, operator, sign_in, url, view, violations};
+use crate::support::gateway::{Gateway, Site};
+use crate::support::http::get;
+use crate::support::idp::{Key, Provider};
+use crate::support::upstream::{Behaviour, Upstream};
+use crate::support::{secrets, until};
+
+const VIEWS: [(u32, bool); 4] = [(1280, false), (1280, true), (360, false), (360, true)];
+
+/// A browser that finds fault with every page it is shown.
+struct Inspector<'g> {
+    browser: Browser,
+    gateway: &'g Gateway,
+    /// What the pages hold: part of a picture's name.
+    state: &'static str,
+    pictures: Option<PathBuf>,
+    faults: Vec<String>,
+    /// How many pages were looked at.
+    seen: usize,
+}
+
+impl<'g> Inspector<'g> {
+    fn new(gateway: &'g Gateway, state: &'static str) -> Self {
+        let pictures = std::env::var_os("LATCHKEY_SHOTS").map(PathBuf::from);
+        let (browser, faults) = (Browser::start(), Vec::new());
+        Self { browser, gateway, state, pictures, faults, seen: 0 }
+    }
+
+    /// Looks at an address.
+    fn open(&mut self, path: &str) {
+        view(&self.browser, 1280, false);
+        self.browser.open(&url(self.gateway, path));
+        self.look(path);
+    }
+
+    /// Presses a button, even where the browser would not let it be, and looks at what comes.
+    fn press(&mut self, selector: &str, name: &str) {
+        view(&self.browser, 1280, false);
+        let script = "document.querySelectorAll('form').forEach(f => { f.noValidate = true; });\
+            document.querySelectorAll('details').forEach(d => { d.open = true; });";
+        self.browser.run(script, &[]);
+        self.browser.press(selector);
+        self.look(name);
+    }
+
+    /// Looks at the page that is shown, on which no secret may stand.
+    fn look(&mut self, name: &str) {
+        let html = self.browser.run("return document.documentElement.outerHTML", &[]);
+        secrets::saw(html.as_str().expect("a page").as_bytes());
+        self.look_at_secret(name);
+    }
+
+    /// Looks at a page that shows something this once.
+    fn look_at_secret(&mut self, name: &str) {
+        self.seen += 1;
+        let complaints = self.browser.complaints();
+        self.faults.extend(complaints.iter().map(|said| format!("{name}: {said}")));
+        if self.pictures.is_some() {
+            VIEWS.iter().for_each(|(width, dark)| self.picture(name, *width, *dark));
+        }
+        // What is folded away counts too.
+        let unfold = "document.querySelectorAll('details').forEach(d => { d.open = true; });";
+        self.browser.run(unfold, &[]);
+        for (width, dark) in VIEWS {
+            view(&self.browser, width, dark);
+            let found = violations(&self.browser);
+            let scheme = if dark { "dark" } else { "light" };
+            let state = self.state;
+            let told = found.iter().map(|v| format!("{state} {name} {width} {scheme}: {v}"));
+            self.faults.extend(told);
+        }
+        view(&self.browser, 1280, false);
+    }
+
+    fn picture(&self, name: &str, width: u32, dark: bool) {
+        let Some(folder) = &self.pictures else { return };
+        view(&self.browser, width, dark);
+        let height = "return document.documentElement.scrollHeight";
+        let height = self.browser.run(height, &[]).as_u64().unwrap_or(900).clamp(900, 4000);
+        let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": 1});
+        let params = json!({"captureBeyondViewport": true, "clip": clip});
+        let taken = self.browser.devtools("Page.captureScreenshot", &params);
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: String = name.trim_matches('/').chars().map(plain).take(60).collect();
+        let scheme = if dark { "dark" } else { "light" };
+        let file = format!("{}_{name}_{width}_{scheme}.png", self.state);
+        let bytes = STANDARD.decode(taken["data"].as_str().expect("a picture")).expect("base64");
+        std::fs::write(folder.join(file), bytes).expect("a file");
+    }
+}
+
+impl Drop for Inspector<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.faults.is_empty(), "{:#?}", self.faults);
+        }
+    }
+}
+
+#[test]
+fn without_anything() {
+    let site = Site::new(None, CHEAP);
+    let gateway = site.start();
+    let mut at = Inspector::new(&gateway, "empty");
+    at.open("/sign-in");
+    at.open("/setup");
+    at.press(PRIMARY, "setup-faults");
+    operator(&gateway, "ada", "owner", &[]);
+    at.open("/sign-in?next=/audit");
+    at.browser.fill(&[("name", "ada"), ("password", "seven grey horses")]);
+    at.press(PRIMARY, "sign-in-wrong");
+    at.open("/no/such/page");
+    at.open("/setup");
+    sign_in(&at.browser, &gateway, "ada");
+    for path in [
+        "/",
+        "/shops",
+        "/new-shop",
+        "/refusals",
+        "/explore",
+        "/policies",
+        "/issuers",
+        "/audit",
+        "/operators",
+        "/tokens",
+        "/account",
+        "/backups",
+        "/api",
+        "/about",
+    ] {
+        at.open(path);
+    }
+    at.open("/shops?q=nothing-like-it");
+    at.open("/audit?action=shop.deleted");
+    at.open("/explore?event=999999");
+    gateway.shop("bare");
+    for part in ["", "/tokens", "/limits", "/traffic", "/settings"] {
+        at.open(&format!("/shops/bare{part}"));
+    }
+    at.open("/no/such/page");
+    assert!(at.seen > 25, "{}", at.seen);
+}
+
+/// A configuration with everything that pages tell of.
+fn configuration(site: &Site, provider: &Provider) -> String {
+    let backups = site.path().join("backups");
+    format!(
+        "{CHEAP}[usage]\nflush_interval = \"1s\"\n[backup]\ndirectory = {backups:?}\n\
+         interval = \"1d\"\n[[issuers]]\nname = \"main\"\nissuer = \"{}\"\n\
+         audiences = [\"latchkey\"]\nalgorithms = [\"ES256\"]\ndiscovery = true\n\
+         [[issuers]]\nname = \"broken\"\nissuer = \"http://127.0.0.1:9\"\n\
+         audiences = [\"latchkey\", \"https://a-rather-long-audience.example/with/a/path\"]\n\
+         algorithms = [\"EdDSA\", \"RS256\", \"PS512\"]\ndiscovery = true\n",
+        provider.issuer()
+    )
+}
+
+/// Shops, keys, tokens, operators, backups, limits, traffic: the key of shop `demo` that is live.
+fn populate(gateway: &Gateway) -> String {
+    gateway.shop("demo");
+    let long = json!({
+        "id": "a-shop-with-a-rather-long-id-that-goes-on-and-on-until-it-ends",
+        "name": "A shop whose name is as long as anybody would want to give one, and then some",
+        "url": "https://a-shop-with-a-rather-long-name.of-a-subdomain.somewhere.example",
+        "widget_origins": ["https://*.shop.example", "https://another-long-origin.shop.example"],
+    });
+    gateway.api_ok("POST", "/shops", &long);
+    for i in 0..60 {
+        gateway.shop(&format!("shop-{i:02}"));
+    }
+    gateway.api_ok("PATCH", "/shops/shop-03", &json!({"enabled": false}));
+    let (_, live) = gateway.key("demo", &json!({"name": "Production"}));
+    let (revoked, _) = gateway.key("demo", &json!({"name": "Old deployment of last summer"}));
+    gateway.api_ok("DELETE", &format!("/shops/demo/keys/{revoked}"), &Value::Null);
+    let networks = json!({"networks": ["192.0.2.0/24", "2001:db8:aaaa:bbbb::/64"]});
+    let (rotated, _) = gateway.key("demo", &networks);
+    let rotate = format!("/shops/demo/keys/{rotated}/rotate");
+    gateway.api_ok("POST", &rotate, &json!({"grace_seconds": 3600}));
+    let few = json!({"authenticated": {"limit": 3, "window_seconds": 3600}});
+    gateway.api_ok("PUT", "/shops/demo/limits", &few);
+    for _ in 0..3 {
+        gateway.token("demo", &Value::Null);
+    }
+    let (token, _) = gateway.token("demo", &Value::Null);
+    gateway.api_ok("DELETE", &format!("/shops/demo/widget-tokens/{token}"), &Value::Null);
+    operator(gateway, "mona", "member", &["demo"]);
+    operator(gateway, "a-rather-long-name-of-an-operator@mail.example", "viewer", &[]);
+    let admin = json!({"name": "Deployment", "role": "operator", "scopes": ["shops:read"]});
+    gateway.api_ok("POST", "/admin-tokens", &admin);
+    for path in ["/api/plugin/shops/me", "/api/plugin/shops/demo/orders", "/nowhere"] {
+        (0..5).for_each(|_| drop(gateway.send(&get(path).key(&live))));
+        gateway.send(&get(path).header("Origin", "https://evil.example"));
+        gateway.send(&get(path).key("sk_nonsense"));
+    }
+    live
+}
+
+#[test]
+fn with_content() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    let provider = Provider::start(&[&Key::es256("the-first-key")]);
+    let site = Site::new(Some(&upstream), "");
+    site.configure(Some(&upstream), &configuration(&site, &provider));
+    let gateway = site.start();
+    operator(&gateway, "ada", "owner", &[]);
+    let live = populate(&gateway);
+    let mut at = Inspector::new(&gateway, "full");
+    sign_in(&at.browser, &gateway, "ada");
+    for path in ["/backups", "/backups"] {
+        at.browser.open(&url(&gateway, path));
+        at.browser.press("form[action='/backups'] button.primary");
+    }
+    until(|| {
+        at.browser.open(&url(&gateway, "/shops/demo/traffic"));
+        page(&at.browser).contains("Allowed").then_some(())
+    });
+    for path in [
+        "/",
+        "/?span=24h",
+        "/shops",
+        "/shops?q=rather",
+        "/new-shop",
+        "/refusals",
+        "/policies",
+        "/issuers",
+        "/audit",
+        "/operators",
+        "/tokens",
+        "/account",
+        "/backups",
+        "/about",
+        "/shops/a-shop-with-a-rather-long-id-that-goes-on-and-on-until-it-ends/settings",
+        "/shops/demo",
+        "/shops/demo/tokens",
+        "/shops/demo/limits",
+        "/shops/demo/traffic",
+        "/shops/demo/traffic?by=day",
+        "/shops/demo/settings",
+        "/shops/shop-03",
+    ] {
+        at.open(path);
+    }
+    first_links(&mut at);
+    explored(&mut at, &live);
+    shown_once(&mut at);
+    faults_of_forms(&mut at);
+    on_a_phone(&mut at);
+    second_factor(&mut at);
+    assert!(at.seen > 50, "{}", at.seen);
+    drop(at);
+    gateway.metrics();
+}
+
+/// Pages that lists lead to, and what verifying says.
+fn first_links(at: &mut Inspector<'_>) {
+    let key = ["main tbody tr:nth-child(1) a", "main tbody tr:nth-child(3) a"];
+    for (i, link) in key.iter().enumerate() {
+        at.browser.open(&url(at.gateway, "/shops/demo"));
+        at.press(link, &format!("key-{i}"));
+    }
+    at.browser.open(&url(at.gateway, "/operators"));
+    at.press("main tbody tr:nth-child(1) a", "operator-1");
+    at.browser.open(&url(at.gateway, "/operators"));
+    at.press("main tbody tr:nth-child(3) a", "operator-3");
+    at.browser.open(&url(at.gateway, "/shops"));
+    at.press("nav.pages a[rel=next]", "shops-second-page");
+    at.browser.open(&url(at.gateway, "/audit"));
+    at.press("form[action='/audit/verify'] button", "audit-verified");
+    at.browser.open(&url(at.gateway, "/backups"));
+    at.press("form[action$='/verify'] button", "backup-verified");
+    at.browser.open(&url(at.gateway, "/refusals"));
+    at.press("#refusals tbody a[href^='/explore']", "refusal-explained");
+}
+
+fn explored(at: &mut Inspector<'_>, key: &str) {
+    at.browser.open(&url(at.gateway, "/explore"));
+    let command = format!("curl http://x.example/api/plugin/shops/me -H 'X-Shop-API-Key: {key}'");
+    at.browser.fill(&[("paste", &command)]);
+    at.press("section[aria-labelledby=paste-title] button", "explored");
+    at.browser.open(&url(at.gateway, "/explore"));
+    at.browser.fill(&[("paste", "curl --frobnicate")]);
+    at.press("section[aria-labelledby=paste-title] button", "explore-fault-of-paste");
+    at.browser.open(&url(at.gateway, "/explore"));
+    at.browser.fill(&[("path", "no path"), ("kind", "x-shop-api-key"), ("client", "nobody")]);
+    at.press("section[aria-labelledby=describe-title] button.primary", "explore-faults");
+}
+
+/// Pages that show something once.
+fn shown_once(at: &mut Inspector<'_>) {
+    for (path, fields, name) in [
+        ("/shops/demo", &[("name", "Made here")][..], "key-made"),
+        ("/shops/demo/tokens", &[], "widget-token-made"),
+        ("/tokens", &[("name", "Robot"), ("role", "viewer")], "admin-token-made"),
+        ("/operators", &[("name", "olga"), ("role", "operator")], "operator-made"),
+    ] {
+        at.browser.open(&url(at.gateway, path));
+        at.browser.fill(fields);
+        at.browser.press(PRIMARY);
+        secrets::minted(&at.browser.text(SECRET));
+        at.look_at_secret(name);
+    }
+    at.browser.press("main .actions a.button");
+    at.press("form[action$='/disable'] button", "operator-disabled");
+}
+
+/// What is wrong stands beside its field.
+fn faults_of_forms(at: &mut Inspector<'_>) {
+    let settings = "/shops/demo/settings";
+    for (path, fields, button, name) in [
+        ("/new-shop", &[("url", "nowhere"), ("id", "DEMO!")][..], PRIMARY, "new-shop-faults"),
+        ("/shops/demo", &[("networks", "everywhere")], PRIMARY, "key-faults"),
+        ("/shops/demo/tokens", &[("lifetime", "long")], PRIMARY, "widget-token-faults"),
+        (
+            "/shops/demo/limits",
+            &[("limit", "no"), ("window", "x")],
+            "main details button",
+            "limit-faults",
+        ),
+        (settings, &[("url", "ftp://x"), ("widget_origins", "x")], PRIMARY, "settings-faults"),
+        (settings, &[("confirm", "dem")], "main details.danger button", "delete-fault"),
+        ("/operators", &[("name", "ada"), ("shops", "nowhere")], PRIMARY, "operator-faults"),
+        ("/tokens", &[("name", ""), ("role", "member")], PRIMARY, "admin-token-faults"),
+        (
+            "/account",
+            &[("password", "short")],
+            "form[action$='/password'] button",
+            "password-faults",
+        ),
+        (
+            "/backups",
+            &[("lines", "{\"kind\": 1}\n")],
+            "form[action='/import'] button",
+            "import-faults",
+        ),
+        ("/audit?from=2026-02-31", &[], ".filters button", "audit-faults"),
+    ] {
+        at.browser.open(&url(at.gateway, path));
+        at.browser
+            .run("document.querySelectorAll('details').forEach(d => { d.open = true; })", &[]);
+        at.browser.fill(fields);
+        at.press(button, name);
+    }
+    at.browser.open(&url(at.gateway, settings));
+    let spoil = "document.querySelectorAll('input[name=csrf]').forEach(f => { f.value = 'x'; });";
+    at.browser.run(spoil, &[]);
+    at.press(PRIMARY, "stale-form");
+    at.open("/sign-out");
+}
+
+/// The menu, opened.
+fn on_a_phone(at: &mut Inspector<'_>) {
+    at.browser.open(&url(at.gateway, "/shops/demo"));
+    for dark in [false, true] {
+        view(&at.browser, 360, dark);
+        if !dark {
+            at.browser.click(".menu-button");
+        }
+        let found = violations(&at.browser);
+        at.faults.extend(found.iter().map(|v| format!("the menu: {v}")));
+        let menu = "return document.getElementById('menu').matches(':popover-open')";
+        assert_eq!(at.browser.run(menu, &[]), true, "the menu is open");
+        if at.pictures.is_some() {
+            at.picture("menu", 360, dark);
+        }
+    }
+}
+
+/// Enrolment, its codes, and the step of the sign-in that asks for one.
+fn second_factor(at: &mut Inspector<'_>) {
+    at.browser.open(&url(at.gateway, "/account"));
+    at.browser.press("form[action='/account/second-factor'] button");
+    let secret = at.browser.text("main .steps code.select-all");
+    at.look_at_secret("second-factor-setup");
+    at.browser.fill(&[("code", "000000")]);
+    at.browser.press("form[action$='/confirm'] button");
+    at.look_at_secret("second-factor-fault");
+    at.browser.fill(&[("code", &code_now(&secret))]);
+    at.browser.press("form[action$='/confirm'] button");
+    secrets::minted(&secret);
+    let codes = at
+        .browser
+        .run("return [...document.querySelectorAll('.codes li')].map(c => c.textContent)", &[]);
+    let codes: Vec<String> = serde_json::from_value(codes).expect("codes");
+    assert_eq!(codes.len(), 10);
+    codes.iter().for_each(|code| secrets::minted(code));
+    at.look_at_secret("recovery-codes");
+    at.open("/account");
+    at.browser.fill(&[("code", "no code")]);
+    at.press("form[action$='/codes'] button", "recovery-codes-fault");
+    at.browser.press(".who button");
+    at.browser.fill(&[("name", "ada"), ("password", PASSWORD)]);
+    at.press(PRIMARY, "sign-in-code");
+    at.browser.fill(&[("password", PASSWORD), ("code", "123")]);
+    at.press(PRIMARY, "sign-in-code-wrong");
+    at.browser.fill(&[("password", PASSWORD), ("code", &codes[3])]);
+    at.press(PRIMARY, "sign-in-by-recovery-code");
+    assert_eq!(path(&at.browser), "/");
+}
+
+/// Whoever may little.
+#[test]
+fn for_members_and_viewers() {
+    let site = Site::new(None, CHEAP);
+    let gateway = site.start();
+    gateway.shop("demo");
+    let (key, _) = gateway.key("demo", &json!({"name": "Production"}));
+    gateway.token("demo", &Value::Null);
+    operator(&gateway, "mona", "member", &["demo"]);
+    operator(&gateway, "vic", "viewer", &[]);
+    let shop =
+        ["", "/tokens", "/limits", "/traffic", "/settings"].map(|s| format!("/shops/demo{s}"));
+    for (name, state) in [("mona", "member"), ("vic", "viewer")] {
+        let mut at = Inspector::new(&gateway, state);
+        sign_in(&at.browser, &gateway, name);
+        let key = format!("/shops/demo/keys/{key}");
+        let pages =
+            ["/", "/shops", "/about", "/operators", "/refusals", "/account", "/issuers", &key];
+        pages.iter().for_each(|path| at.open(path));
+        shop.iter().for_each(|path| at.open(path));
+        at.open("/shops/theirs");
+    }
+}
