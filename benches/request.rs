@@ -3,7 +3,8 @@
 //! 10,000 shops of one key each that take turns. What is forwarded goes to an upstream in the
 //! same thread, over a loopback socket. Nothing is logged.
 //!
-//! `cargo bench --bench request`
+//! `cargo bench --bench request`; with `LATCHKEY_BENCH_NO_USAGE=1` nothing is counted of shops and
+//! keys, to see what that costs.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -35,6 +36,7 @@ use latchkey::secret::{Pepper, SecretBytes};
 use latchkey::server::memory::MemoryServer;
 use latchkey::server::{KeyRefresher, Settings, Shared, UpstreamStates, issue};
 use latchkey::snapshot::{Published, Snapshot};
+use latchkey::usage::Recorder;
 use latchkey::verified_tokens::VerifiedTokenCache;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
@@ -207,7 +209,7 @@ fn shared(upstream: SocketAddr) -> Arc<Shared> {
         keys: Arc::new(NoKeys),
         issue: issue::channel().0,
         upstreams: UpstreamStates::default(),
-        usage: Arc::default(),
+        usage: Arc::new(Recorder::new(std::env::var_os("LATCHKEY_BENCH_NO_USAGE").is_none())),
         events: Arc::default(),
         clock: Arc::new(SystemClock::new()),
         settings: ArcSwap::from_pointee(settings(upstream)),

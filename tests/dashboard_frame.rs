@@ -303,8 +303,12 @@ fn the_frames_pages_are_accessible() {
             complaints.extend(found.into_iter().map(|v| format!("{path} {width} {dark}: {v}")));
         }
     };
-    ["/sign-in", "/setup", "/no/such/page"].iter().for_each(|path| look(path));
+    for path in ["/sign-in", "/setup", "/no/such/page"] {
+        look(path);
+    }
     sign_in(&browser, &gateway, "ada");
-    PAGES.iter().for_each(|path| look(path));
+    for path in PAGES {
+        look(path);
+    }
     assert!(complaints.is_empty(), "{complaints:#?}");
 }

@@ -195,8 +195,9 @@ fn whom_the_provider_vouches_for_is_signed_in() {
 /// Whatever is wrong with a token, nobody is signed in and nobody is made.
 #[test]
 fn id_tokens_that_are_not_taken() {
-    let stage = stage();
     type Change = fn(&mut Value);
+    type Tamper = fn(String) -> String;
+    let stage = stage();
     let changes: [(&str, Change); 17] = [
         ("`nonce`", |c| c["nonce"] = json!("another")),
         ("`required_claims`", |c| c["nonce"] = json!(null)),
@@ -221,7 +222,7 @@ fn id_tokens_that_are_not_taken() {
         stage.refused(502, says);
     }
     stage.manners(|m| m.change = Box::new(|_| {}));
-    let tampers: [(&str, fn(String) -> String); 5] = [
+    let tampers: [(&str, Tamper); 5] = [
         ("signature", |token| {
             let (signed, _) = token.rsplit_once('.').unwrap();
             format!("{signed}.{}", URL_SAFE_NO_PAD.encode([7; 64]))

@@ -35,6 +35,7 @@ mod front_reload;
 mod front_tls;
 mod front_upstream;
 mod naive;
+mod openapi;
 mod operators;
 mod operators_browser;
 mod operators_listener;

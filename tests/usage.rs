@@ -22,7 +22,7 @@ fn counts_survive_a_stop_and_a_kill() {
     let site = Site::new(
         Some(&upstream),
         "[usage]\nflush_interval = \"1s\"\n[[limits]]\nname = \"few\"\n\
-         paths = [\"/api/plugin/*\"]\nkey = \"shop\"\nlimit = 8\nwindow = \"1h\"\n",
+         paths = [\"/*\"]\nkey = \"shop\"\nlimit = 8\nwindow = \"1h\"\n",
     );
     let gateway = site.start();
     gateway.shop("demo");
@@ -99,7 +99,7 @@ impl Listener {
         let head = format!("GET /api/v1/events{query} HTTP/1.1\r\nHost: x\r\n{last}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut this = Self(BufReader::new(stream));
-        let head = this.until(|line| line.is_empty());
+        let head = this.until(str::is_empty);
         assert!(head[0].starts_with("HTTP/1.1 200"), "{head:?}");
         // It listens from when it says so.
         this.until(|line| line.starts_with("retry:"));

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::key_sets::{self, WeakSink};
+use super::ledger;
 use super::listener::stopped;
 use super::node::Node;
 use super::operations::{
@@ -193,7 +194,7 @@ async fn keep_usage(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
 /// Stores what was counted, and removes what is too old.
 pub(super) fn flush_usage(node: &Node) {
     let config = node.config.load_full();
-    let flushed = node.ledger.flush(node).and_then(|()| node.ledger.prune(node, &config.usage));
+    let flushed = node.ledger.flush(node).and_then(|()| ledger::prune(node, &config.usage));
     if let Err(error) = flushed {
         tracing::warn!(%error, "usage is not stored; it waits for the next time");
     }

@@ -1,7 +1,7 @@
 //! What was counted of shops and keys, between the workers and the store.
 //!
 //! [`Ledger::collect`] takes what workers handed over, [`Ledger::flush`] writes it in transactions
-//! of bounded size, [`Ledger::prune`] keeps the store's part within its bounds. What is not written
+//! of bounded size, [`prune`] keeps the store's part within its bounds. What is not written
 //! yet is lost with the process if it is killed: at most what was counted since the last flush, a
 //! minute by default. A store that refuses makes it wait, up to [`WAITING_MAX`]; what comes then is
 //! lost, and counted as lost. It serves reads, so that what was counted a second ago shows.
@@ -110,26 +110,6 @@ impl Ledger {
         }
     }
 
-    /// Removes from the store what is kept for longer than `config` says, and what is too much.
-    pub(super) fn prune(&self, node: &Node, config: &UsageConfig) -> Result<(), OperationError> {
-        let now = node.now().unix;
-        for resolution in Resolution::ALL {
-            let kept = match resolution {
-                Resolution::Minute => config.minutes_kept,
-                Resolution::Hour => config.hours_kept,
-                Resolution::Day => config.days_kept,
-            };
-            let before = step_of(now - kept, resolution);
-            for _ in 0..PRUNE_ROUNDS_MAX {
-                let prune = |tx: &mut crate::store::WriteTx| tx.prune_usage(resolution, before);
-                if node.store.write::<_, StoreError>(prune)? < PRUNE_MAX {
-                    break;
-                }
-            }
-        }
-        prune_excess(node, config)
-    }
-
     /// What `read` finds of `shop` in the store, and what waits for it: nothing twice and nothing
     /// missing.
     pub(super) fn read<T>(
@@ -168,6 +148,26 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes from the store what is kept for longer than `config` says, and what is too much.
+pub(super) fn prune(node: &Node, config: &UsageConfig) -> Result<(), OperationError> {
+    let now = node.now().unix;
+    for resolution in Resolution::ALL {
+        let kept = match resolution {
+            Resolution::Minute => config.minutes_kept,
+            Resolution::Hour => config.hours_kept,
+            Resolution::Day => config.days_kept,
+        };
+        let before = step_of(now - kept, resolution);
+        for _ in 0..PRUNE_ROUNDS_MAX {
+            let prune = |tx: &mut crate::store::WriteTx| tx.prune_usage(resolution, before);
+            if node.store.write::<_, StoreError>(prune)? < PRUNE_MAX {
+                break;
+            }
+        }
+    }
+    prune_excess(node, config)
 }
 
 /// Removes the finest and oldest rows while there are more than `rows_max`.
@@ -280,7 +280,7 @@ mod tests {
         bench.node.ledger.flush(&bench.node).unwrap();
         let config = bench.node.config.load_full();
         let lengths = |bench: &Bench| {
-            bench.node.ledger.prune(&bench.node, &config.usage).unwrap();
+            prune(&bench.node, &config.usage).unwrap();
             Resolution::ALL.map(|resolution| stored(bench, "one", Part::Total, resolution).len())
         };
         assert_eq!(lengths(&bench), [1, 1, 1]);
@@ -301,7 +301,7 @@ mod tests {
             bench.node.ledger.flush(&bench.node).unwrap();
             bench.clock.advance(Duration::from_secs(3600));
         }
-        bench.node.ledger.prune(&bench.node, &config).unwrap();
+        prune(&bench.node, &config).unwrap();
         let rows = bench.node.store.read(ReadTx::usage_rows).unwrap();
         assert!(rows <= 7, "{rows}");
         assert!(!stored(&bench, "one", Part::Total, Resolution::Day).is_empty());

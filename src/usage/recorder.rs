@@ -184,7 +184,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
     use crate::clock::Monotonic;
@@ -211,10 +211,10 @@ mod tests {
     /// known to be lost.
     #[test]
     fn what_many_threads_count_adds_up() {
-        const THREADS: u64 = 6;
+        const THREADS: u32 = 6;
         const EACH: u64 = 40_000;
         let recorder = Arc::new(Recorder::default());
-        let running = AtomicUsize::new(THREADS as usize);
+        let running = AtomicU32::new(THREADS);
         let mut sums: HashMap<(ShopId, Part), Counts> = HashMap::new();
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
@@ -227,7 +227,7 @@ mod tests {
                             [(n % 3) as usize];
                         // Time runs: a minute ends every 1000 requests.
                         let now = at(n / 1000 * 60, n * 2000);
-                        tally.count(&shop(n % 60 + thread % 2), part, outcome, now);
+                        tally.count(&shop(n % 60 + u64::from(thread % 2)), part, outcome, now);
                     }
                     drop(tally);
                     running.fetch_sub(1, Ordering::SeqCst);
@@ -244,11 +244,13 @@ mod tests {
             }
         });
         let mut total = Counts::default();
-        sums.values().for_each(|counts| total += *counts);
-        assert_eq!(total.total() + recorder.lost(), THREADS * EACH);
+        for counts in sums.values() {
+            total += *counts;
+        }
+        assert_eq!(total.total() + recorder.lost(), u64::from(THREADS) * EACH);
         // So few series always find a place.
         assert_eq!(recorder.lost(), 0);
-        assert_eq!(total.allowed, THREADS * EACH.div_ceil(3));
+        assert_eq!(total.allowed, u64::from(THREADS) * EACH.div_ceil(3));
         assert!(lock(&recorder.mailboxes).is_empty(), "ended workers are forgotten");
     }
 

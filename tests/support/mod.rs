@@ -7,6 +7,7 @@ pub(crate) mod h2;
 pub(crate) mod http;
 pub(crate) mod idp;
 pub(crate) mod openid;
+pub(crate) mod schema;
 pub(crate) mod script;
 pub(crate) mod secrets;
 pub(crate) mod tls;

@@ -1,4 +1,4 @@
-//! An OpenID provider on loopback for people: authorization code with PKCE, as strict as the
+//! An `OpenID` provider on loopback for people: authorization code with PKCE, as strict as the
 //! standard has it, and as wrong as a test wants it.
 
 use std::collections::BTreeMap;
@@ -305,5 +305,5 @@ fn decoded(text: &str) -> String {
 }
 
 pub(crate) fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    text.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02X}"))
 }

@@ -64,6 +64,9 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> 
             return Ok(Self { value: T::default(), raw });
         }
         require_json(&parts.headers)?;
+        if raw.trim_ascii() == b"null" {
+            return Ok(Self { value: T::default(), raw });
+        }
         Ok(Self { value: parse(&raw)?, raw })
     }
 }
@@ -91,6 +94,10 @@ async fn read(body: HttpBody) -> Result<Bytes, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
+    // Serde takes the members of a list for those of an object, in their order.
+    if raw.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::invalid("", "is a list; send an object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(raw);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

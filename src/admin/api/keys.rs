@@ -83,7 +83,8 @@ pub(super) async fn create(
     responses(
         (status = 200, description = "The key", body = Key,
             headers(("ETag" = String, description = "Its version"))),
-        (status = 304, description = "It is as it was", headers(("ETag" = String, description = "Its version"))),
+        (status = 304, description = "It is as it was",
+            headers(("ETag" = String, description = "Its version"))),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]

@@ -64,7 +64,7 @@ impl Subscription {
         loop {
             match self.listener.next().await? {
                 Item::Refusal(refusal) if !self.seen.lets(&refusal) => {}
-                item => return Some(item),
+                item @ (Item::Refusal(_) | Item::Missed(_)) => return Some(item),
             }
         }
     }

@@ -67,8 +67,15 @@ impl World {
         let node = Arc::clone(gateway.node());
         let password = tokio::task::spawn_blocking(move || make_operator(&node)).await;
         let password = password.map_err(|e| failed(&e))??;
-        let (_upstream, _directory) = (upstream, directory);
-        let world = Self { cast, gateway, provider, socket, password, _upstream, _directory };
+        let world = Self {
+            cast,
+            gateway,
+            provider,
+            socket,
+            password,
+            _upstream: upstream,
+            _directory: directory,
+        };
         world.fetch_keys().await;
         world.use_up().await?;
         Ok(world)

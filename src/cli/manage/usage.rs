@@ -105,9 +105,9 @@ async fn csv(path: &str, client: &Client, output: &mut Output) -> Result<(), Fai
 fn shops_csv(items: &[Value], output: &mut Output) -> Result<(), Failure> {
     // Ids and numbers need no quotes.
     let lines = items.iter().map(|item| {
-        let members = SHOPS.map(|column| match find(item, column.1) {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+        let members = SHOPS.map(|column| {
+            let value = find(item, column.1);
+            value.as_str().map_or_else(|| value.to_string(), str::to_owned)
         });
         format!("{}\r\n", members.join(","))
     });

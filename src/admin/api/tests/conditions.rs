@@ -191,3 +191,18 @@ async fn shops_are_found_by_words() {
     bench.get(&format!("/api/v1/shops?q={long}")).await.problem(400, "bad_request");
     bench.get("/api/v1/shops?q=a&p=b").await.problem(400, "bad_request");
 }
+
+/// Serde takes a list for an object; the API does not. Nothing, and `null`, are a body left out.
+#[tokio::test]
+async fn bodies_are_objects() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    for body in [r#"["a","https://a.example"]"#, " []", "[null]"] {
+        bench.post("/api/v1/shops", body).await.problem(422, "invalid");
+        bench.patch("/api/v1/shops/demo", body).await.problem(422, "invalid");
+        bench.post("/api/v1/shops/demo/keys", body).await.problem(422, "invalid");
+    }
+    for body in ["", "null", " null\n", "{}"] {
+        bench.post("/api/v1/shops/demo/keys", body).await.expect(201);
+    }
+}

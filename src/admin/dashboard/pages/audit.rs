@@ -248,7 +248,7 @@ pub(super) async fn verify(visit: SignedIn, _form: Form) -> Answer {
 /// `GET /audit.jsonl`
 pub(super) async fn export(visit: SignedIn) -> Answer {
     require(&visit, Permission::AuditRead)?;
-    let export = visit.load(move |node, caller| audit::export(node, caller)).await?;
+    let export = visit.load(audit::export).await?;
     Ok(exported::file(Arc::clone(visit.node()), export))
 }
 

@@ -111,6 +111,7 @@ impl Outcome {
 
 #[derive(Template)]
 #[template(path = "backups.html")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question that the template asks")]
 struct Page {
     frame: Frame,
     rows: Vec<Row>,

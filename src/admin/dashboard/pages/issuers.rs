@@ -119,7 +119,7 @@ fn providers(node: &Node) -> Vec<Provider> {
 
 fn source_of(source: Option<&KeySource>) -> (&'static str, String) {
     match source {
-        Some(KeySource::JwksUrl(url)) => ("a key set at a fixed address", url.to_string()),
+        Some(KeySource::JwksUrl(url)) => ("a key set at a fixed address", url.clone()),
         Some(KeySource::Discovery) => ("OpenID discovery", String::new()),
         Some(KeySource::File(path)) => ("a file", path.display().to_string()),
         Some(KeySource::Secret) | None => ("a shared secret of the configuration", String::new()),

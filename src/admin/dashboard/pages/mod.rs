@@ -142,14 +142,12 @@ fn renamed(error: OperationError, name: impl Fn(&str) -> String) -> OperationErr
 /// The same error, where a form was sent again with something else in it: it comes back, good for
 /// another sending.
 fn sent_again(error: OperationError) -> OperationError {
-    match error {
-        OperationError::IdempotencyConflict => OperationError::Conflict(
-            "this form was sent before with something else in it, and that was made; send it \
-             again to make this too"
-                .to_owned(),
-        ),
-        other => other,
+    if !matches!(error, OperationError::IdempotencyConflict) {
+        return error;
     }
+    let message = "this form was sent before with something else in it, and that was made; send \
+         it again to make this too";
+    OperationError::Conflict(message.to_owned())
 }
 
 /// A version as a form carries it.

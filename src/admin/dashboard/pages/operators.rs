@@ -22,6 +22,7 @@ use crate::store::{OperatorRecord, Role, SessionRecord};
 
 /// An operator of the list.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question that the template asks")]
 struct Row {
     id: String,
     href: String,

@@ -76,16 +76,14 @@ pub(super) async fn list(visit: SignedIn, Query(query): Query<ListQuery>) -> Ans
     let wanted = query.q.trim().to_owned();
     let words = Words::parse(&wanted);
     let (found, next) = visit
-        .load(move |node, caller| match words {
-            Some(words) => {
+        .load(move |node, caller| {
+            if let Some(words) = words {
                 let found = shops::search(node, caller, &words, after.as_ref(), PAGE)?;
-                Ok((found.shops, found.next))
+                return Ok((found.shops, found.next));
             }
-            None => {
-                let found = shops::list(node, caller, after.as_ref(), PAGE)?;
-                let next = found.items.last().filter(|_| found.more).map(|last| last.id);
-                Ok((found.items, next))
-            }
+            let found = shops::list(node, caller, after.as_ref(), PAGE)?;
+            let next = found.items.last().filter(|_| found.more).map(|last| last.id);
+            Ok((found.items, next))
         })
         .await?;
     page(&ListPage {

@@ -1,6 +1,7 @@
 use std::fmt::Write as _;
 
 use super::*;
+use crate::admin::operations::Precondition;
 use crate::admin::testing::Bench;
 use crate::decision::Facts;
 use crate::id::{AdminTokenId, ShopId};
@@ -275,13 +276,8 @@ fn what_changed_since_the_check_ends_it() {
     let meddle = &mut |phase, done, total| {
         if phase == Phase::Checking && done == total && !deleted {
             deleted = true;
-            crate::admin::operations::shops::delete(
-                &node,
-                &owner(),
-                &id,
-                &crate::admin::operations::Precondition::none(),
-            )
-            .unwrap();
+            crate::admin::operations::shops::delete(&node, &owner(), &id, &Precondition::none())
+                .unwrap();
         }
         ControlFlow::Continue(())
     };

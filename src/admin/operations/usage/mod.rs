@@ -255,7 +255,9 @@ fn add_minutes(to: &mut Steps, minutes: &Steps, resolution: Resolution, steps: (
 
 fn sum(steps: &Steps) -> Counts {
     let mut sum = Counts::default();
-    steps.values().for_each(|counts| sum += *counts);
+    for counts in steps.values() {
+        sum += *counts;
+    }
     sum
 }
 

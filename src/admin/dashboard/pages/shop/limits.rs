@@ -133,7 +133,7 @@ fn quota(limit: u64, window_s: u64, burst: Option<u64>) -> String {
 }
 
 /// `own` with `fields` in the place of the limit of the same name.
-fn with(own: &[LimitRecord], fields: LimitFields) -> Vec<LimitFields> {
+fn with(own: &[LimitRecord], fields: &LimitFields) -> Vec<LimitFields> {
     let keep = own.iter().filter(|limit| limit.policy.as_str() != fields.policy);
     let kept = keep.map(|limit| LimitFields {
         policy: limit.policy.to_string(),
@@ -226,7 +226,7 @@ pub(in super::super) async fn put_of_shop(
         Page { limits: page.limits.returned(sent, errors), ..page }
     };
     let fields = match sent.fields() {
-        Ok(fields) => with(&shop.limits, fields),
+        Ok(fields) => with(&shop.limits, &fields),
         Err(errors) => return invalid_fields(&again(sent, errors)),
     };
     let condition = Precondition::unchanged_since(Version::from(&shop));
@@ -274,7 +274,7 @@ pub(in super::super) async fn put_of_key(
     let sent = LimitForm::sent(&form);
     let (mut again, record) = key::load(&visit, shop, key).await?;
     let fields = match sent.fields() {
-        Ok(fields) => with(&record.limits, fields),
+        Ok(fields) => with(&record.limits, &fields),
         Err(errors) => {
             again.limits = again.limits.returned(sent, errors);
             return invalid_fields(&again);
@@ -342,7 +342,7 @@ mod tests {
             burst: None,
         };
         let fields = form("5", "1m", "").fields().unwrap();
-        let all = with(&[own("p"), own("q")], fields);
+        let all = with(&[own("p"), own("q")], &fields);
         let told: Vec<_> = all.iter().map(|l| (l.policy.as_str(), l.limit)).collect();
         assert_eq!(told, [("q", 1), ("p", 5)]);
     }

@@ -73,12 +73,9 @@ pub(in super::super) async fn change(
     let changed = visit
         .blocking(move |node, caller| shops::patch(node, caller, id, changes, &condition))
         .await?;
-    let error = match changed {
-        Ok(_) => {
-            let flash = Flash::good("Saved. Decisions see the change already.");
-            return Ok(visit.go(&format!("/shops/{id}/settings"), flash));
-        }
-        Err(error) => error,
+    let Err(error) = changed else {
+        let flash = Flash::good("Saved. Decisions see the change already.");
+        return Ok(visit.go(&format!("/shops/{id}/settings"), flash));
     };
     let shop = find(&visit, id).await?;
     let again = shown(&visit, &shop);

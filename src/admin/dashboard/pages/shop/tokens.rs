@@ -129,11 +129,11 @@ fn lifetime_help(policy: &WidgetPolicy) -> String {
 }
 
 fn scopes(policy: &WidgetPolicy, ticked: &[String]) -> Vec<Scope> {
-    let scope = |name: &Box<str>| Scope {
-        name: name.to_string(),
-        is_ticked: ticked.iter().any(|t| **t == **name),
+    let scope = |name: &str| Scope {
+        name: name.to_owned(),
+        is_ticked: ticked.iter().any(|ticked| ticked == name),
     };
-    policy.scopes.iter().map(scope).collect()
+    policy.scopes.iter().map(|name| scope(name)).collect()
 }
 
 /// `GET /shops/{shop}/tokens`
