@@ -209,12 +209,25 @@ fn shared(upstream: SocketAddr) -> Arc<Shared> {
         keys: Arc::new(NoKeys),
         issue: issue::channel().0,
         upstreams: UpstreamStates::default(),
-        usage: Arc::new(Recorder::new(std::env::var_os("LATCHKEY_BENCH_NO_USAGE").is_none())),
+        usage: recorder(),
         events: Arc::default(),
         clock: Arc::new(SystemClock::new()),
         settings: ArcSwap::from_pointee(settings(upstream)),
         tls: None,
     })
+}
+
+/// Counts as a gateway does, with somebody who collects.
+fn recorder() -> Arc<Recorder> {
+    let recorder = Arc::new(Recorder::new(std::env::var_os("LATCHKEY_BENCH_NO_USAGE").is_none()));
+    let collected = Arc::downgrade(&recorder);
+    std::thread::spawn(move || {
+        while let Some(recorder) = collected.upgrade() {
+            recorder.drain(|_, _, _, _| {});
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    recorder
 }
 
 /// The default settings, with an upstream, and with nginx as a trusted proxy.

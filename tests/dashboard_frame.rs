@@ -213,9 +213,10 @@ fn a_pasted_credential_is_used_and_never_shown() {
     assert_eq!(page.status, 422);
     secrets::saw(&page.body);
     assert!(page.text().contains("<code>--frobnicate</code>"), "{}", page.text());
+    let path = format!("/api/plugin/shops/red/x?key={secret}");
     let described = [
         ("method", "GET"),
-        ("path", "/api/plugin/shops/red/x"),
+        ("path", &path),
         ("kind", "x-shop-api-key"),
         ("credential", &secret),
         ("origin", "https://evil.example"),

@@ -118,7 +118,7 @@ fn the_set_up_link_is_printed_while_there_is_no_operator_and_logged_never() {
     let gateway = site.start();
     let first = gateway.set_up_link().expect("a link");
     assert!(first.starts_with(&format!("http://{}/setup#", gateway.admin)), "{first}");
-    assert!(gateway.log_lines().iter().any(|line| line.contains("there is no operator yet")));
+    assert!(gateway.log_lines().iter().any(|line| line.contains("there is no owner yet")));
     assert!(gateway.stop().success());
     let public = "[admin]\npublic_url = \"https://latchkey.example\"\n";
     site.configure(None, &format!("{CHEAP}{public}"));

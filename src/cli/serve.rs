@@ -98,7 +98,7 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
     }
 }
 
-/// Shows how to make the first operator, if there is none: on standard output, where the log does
+/// Shows how to make the first owner, if there is none: on standard output, where the log does
 /// not go. Its token is not logged.
 fn show_set_up_link(gateway: &Gateway) {
     let node = gateway.node();
@@ -113,7 +113,7 @@ fn show_set_up_link(gateway: &Gateway) {
     };
     let text = set_up_text(&config.admin, reachable(gateway.admin_address()), &token);
     match Output::stdout(Format::Table).text(text.expose()) {
-        Ok(()) => tracing::info!("there is no operator yet; the set-up link is on standard output"),
+        Ok(()) => tracing::info!("there is no owner yet; the set-up link is on standard output"),
         Err(failure) => tracing::warn!(error = failure.message, "no set-up link could be shown"),
     }
 }
@@ -128,8 +128,8 @@ fn set_up_text(config: &AdminConfig, listens: SocketAddr, token: &SecretText) ->
     };
     let minutes = set_up::LIFETIME.as_secs() / 60;
     SecretText::new(format!(
-        "\nThere is no operator yet. Open this link within {minutes} minutes to make the first \
-         one, an owner:\n\n  {base}/setup#{}\n\nOr make it here: latchkey operator create NAME \
+        "\nThere is no owner yet. Open this link within {minutes} minutes to make the first \
+         one:\n\n  {base}/setup#{}\n\nOr make it here: latchkey operator create NAME \
          --role owner\n\n",
         token.expose()
     ))

@@ -379,7 +379,7 @@ mod tests {
         },
         |tx| {
             tx.prune_tokens(Timestamp::from_unix_s(5_003))?;
-            tx.prune_audit(audit_record(3).at)?;
+            tx.prune_audit(audit_record(3).at, audit_record(9).at)?;
             tx.touch_keys(&[(KeyId(3), Timestamp::from_unix_s(9))])
         },
         |tx| {

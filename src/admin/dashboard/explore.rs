@@ -160,7 +160,8 @@ impl Fields {
 pub(super) async fn walk(visit: SignedIn, form: Form) -> Answer {
     let fields = Fields {
         method: form.optional("method").unwrap_or("GET").to_owned(),
-        path: form.text("path").to_owned(),
+        // What follows decides nothing, may be a credential, and is not put into the page again.
+        path: form.text("path").split(['?', '#']).next().unwrap_or_default().to_owned(),
         host: form.text("host").to_owned(),
         origin: form.text("origin").to_owned(),
         client: form.text("client").to_owned(),

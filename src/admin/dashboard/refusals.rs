@@ -1,6 +1,7 @@
 //! Refusals as they happen: a table that grows at its top.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
@@ -15,6 +16,7 @@ use super::frame::{Frame, query_value};
 use super::visit::SignedIn;
 use super::{Answer, page};
 use crate::admin::operations::events::{self, Filter, Subscription};
+use crate::admin::operations::sessions;
 use crate::decision::denial::Code;
 use crate::events::{Item, Refusal};
 
@@ -24,6 +26,9 @@ const ROWS_MAX: usize = 100;
 const WAITING_MAX: usize = 16;
 /// How long a stream lasts. The browser comes back by itself, with its session looked at anew.
 const STREAM_LIFETIME: Duration = Duration::from_secs(30);
+/// From one look at whether the session goes on to the next: who signs out, or may see less now,
+/// is told nothing more.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Template)]
 #[template(path = "refusals.html")]
@@ -101,9 +106,23 @@ pub(super) async fn live(visit: SignedIn, headers: HeaderMap, RawQuery(query): R
     let filter = filter_of(query);
     let subscription = events::subscribe(visit.node(), visit.caller(), filter, after)?;
     let (sender, receiver) = tokio::sync::mpsc::channel(WAITING_MAX);
+    // It does not keep the node alive.
+    let (node, session) = (Arc::downgrade(visit.node()), visit.session.id);
+    let ended = async move {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            if !node.upgrade().is_some_and(|node| sessions::goes_on(&node, session)) {
+                return;
+            }
+        }
+    };
     tokio::spawn(async move {
         // That it is over, by its time or because nobody reads, is no failure.
-        let _ = tokio::time::timeout(STREAM_LIFETIME, pass_on(subscription, sender)).await;
+        tokio::select! {
+            () = pass_on(subscription, sender) => {}
+            () = ended => {}
+            () = tokio::time::sleep(STREAM_LIFETIME) => {}
+        }
     });
     let alive = KeepAlive::new().interval(Duration::from_secs(5));
     Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(alive).into_response())

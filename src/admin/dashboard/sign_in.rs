@@ -31,7 +31,7 @@ struct Page {
     by_provider: bool,
     /// Takes along where to go afterwards.
     provider_query: String,
-    /// Whether there is no operator yet.
+    /// Whether there is no owner yet.
     can_set_up: bool,
 }
 
@@ -142,7 +142,7 @@ impl SetUp {
     }
 }
 
-/// The form for the first operator.
+/// The form for the first owner.
 pub(super) async fn show_set_up(visit: Visitor) -> Answer {
     if visit.session.is_some() {
         return Ok(visit.go("/", None));
@@ -150,7 +150,7 @@ pub(super) async fn show_set_up(visit: Visitor) -> Answer {
     page(&SetUp::new(&visit, ""))
 }
 
-/// Makes the first operator.
+/// Makes the first owner.
 pub(super) async fn set_up(visit: Visitor, headers: HeaderMap, form: Form) -> Answer {
     let name = form.text("name");
     let mut again = SetUp::new(&visit, name);

@@ -220,7 +220,13 @@ impl Oidc {
         let finished = self.finish_unthrottled(node, returned, cookie).await;
         finished.inspect_err(|refusal| {
             tracing::warn!(%client, %refusal, "a sign-in by the identity provider was refused");
-            node.limiter.charge(&[attempts], node.now().mono);
+            // Without one of our cookies nobody was asked and nothing can be guessed; any page
+            // can make a browser come here so, and must not shut its address out.
+            let harmless =
+                matches!(refusal, Refusal::NotBegun | Refusal::NotConfigured | Refusal::Busy);
+            if !harmless {
+                node.limiter.charge(&[attempts], node.now().mono);
+            }
         })
     }
 
@@ -337,6 +343,23 @@ fn attempts_of(node: &Node, client: IpAddr) -> Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_began_shuts_nobody_out() {
+        let bench = crate::admin::testing::Bench::with(concat!(
+            "public_url = \"https://latchkey.example\"\n[admin.oidc]\n",
+            "issuer = \"https://idp.example\"\nclient_id = \"latchkey\"\n",
+            "roles = [{ group = \"owners\", role = \"owner\" }]\n",
+        ));
+        let client = IpAddr::from([192, 0, 2, 1]);
+        let oidc = Oidc::default();
+        let charge = attempts_of(&bench.node, client);
+        for _ in 0..1000 {
+            let refused = oidc.finish(&bench.node, &Returned::default(), None, client).await;
+            assert!(matches!(refused, Err(Refusal::NotBegun)), "{refused:?}");
+        }
+        assert!(!bench.node.limiter.peek(&charge, bench.node.now().mono).exceeded);
+    }
 
     #[test]
     fn an_attempt_is_answered_once() {

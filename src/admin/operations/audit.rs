@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{OperationError, now};
+use super::{OneAtATime, OperationError, now};
 use crate::admin::audit::Action;
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
@@ -126,13 +126,17 @@ pub fn head(node: &Node, caller: &Caller) -> Result<Option<Point>, OperationErro
     Ok(node.store.read(crate::store::ReadTx::audit_head)?)
 }
 
-/// Walks the whole chain; see [`ReadTx::verify_audit`](crate::store::ReadTx::verify_audit).
+/// Walks the whole chain; see [`ReadTx::verify_audit`](crate::store::ReadTx::verify_audit). That
+/// is gigabytes to digest for a log that is full, and whoever asked may be gone long before the
+/// end: one walk at a time.
 pub fn verify(
     node: &Node,
     caller: &Caller,
     expected: Option<Point>,
 ) -> Result<Report, OperationError> {
     caller.require(Permission::AuditRead)?;
+    let message = "the log is being verified already; try again when that is done";
+    let _turn = OneAtATime::take(&node.verifying_audit, message)?;
     Ok(node.store.read(|tx| tx.verify_audit(expected))?)
 }
 
@@ -173,13 +177,14 @@ impl Export {
 /// Removes what is older than the configuration keeps; how many. Costs a read when there is
 /// nothing.
 pub fn prune(node: &Node) -> Result<usize, OperationError> {
-    let before = now(node) - node.config.load().audit.retention;
+    let now = now(node);
+    let before = now - node.config.load().audit.retention;
     let mut pruned = 0;
     for _ in 0..PRUNE_ROUNDS_MAX {
         if !node.store.read(|tx| tx.audit_is_due(before))? {
             break;
         }
-        let round = node.store.write::<_, StoreError>(|tx| tx.prune_audit(before))?;
+        let round = node.store.write::<_, StoreError>(|tx| tx.prune_audit(before, now))?;
         pruned += round;
         if round < PRUNE_MAX {
             break;

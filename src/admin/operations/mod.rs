@@ -32,6 +32,7 @@ pub mod usage;
 mod validate;
 pub mod widget_tokens;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::caller::{Permission, Why, refusal};
@@ -225,6 +226,26 @@ impl<T> Page<T> {
         let more = items.len() > limit;
         items.truncate(limit);
         Self { items, more }
+    }
+}
+
+/// The turn at work that takes so much that it is done once at a time, however many ask.
+#[derive(Debug)]
+struct OneAtATime<'f>(&'f AtomicBool);
+
+impl<'f> OneAtATime<'f> {
+    /// Takes the turn; a conflict with `message` if somebody has it.
+    fn take(taken: &'f AtomicBool, message: &str) -> Result<Self, OperationError> {
+        if taken.swap(true, Ordering::AcqRel) {
+            return Err(OperationError::Conflict(message.to_owned()));
+        }
+        Ok(Self(taken))
+    }
+}
+
+impl Drop for OneAtATime<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

@@ -107,15 +107,17 @@ pub(super) fn require_free(
     }
 }
 
+/// Whether it can manage operators: an owner who can sign in.
+pub(super) fn rules(one: &OperatorRecord) -> bool {
+    one.role == Role::Owner && !one.disabled && (one.password.is_some() || one.oidc.is_some())
+}
+
 /// Somebody must be able to manage operators without the machine itself.
 pub(super) fn require_owner_left(
     tx: &ReadTx,
     old: &OperatorRecord,
     new: Option<&OperatorRecord>,
 ) -> Result<(), OperationError> {
-    let rules = |one: &OperatorRecord| {
-        one.role == Role::Owner && !one.disabled && (one.password.is_some() || one.oidc.is_some())
-    };
     if !rules(old) || new.is_some_and(rules) {
         return Ok(());
     }

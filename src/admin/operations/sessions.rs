@@ -72,6 +72,18 @@ pub fn authenticate(node: &Node, cookie_value: &str, address: IpAddr) -> Option<
     Some(session(node, operator, &live.record, cookie_value, address))
 }
 
+/// Whether the session has not ended, for what goes on after the request that began it. Does not
+/// count as using it.
+#[must_use]
+pub fn goes_on(node: &Node, id: SessionId) -> bool {
+    let index = node.identity.index.load();
+    let idle_timeout = node.config.load().admin.sessions.idle_timeout;
+    index.sessions.values().find(|live| live.record.id == id).is_some_and(|live| {
+        let operator = index.operators.get(&live.record.operator);
+        operator.is_some_and(|operator| !operator.disabled) && live.is_good(now(node), idle_timeout)
+    })
+}
+
 /// Ends the caller's own session.
 pub fn sign_out(node: &Node, caller: &Caller, id: SessionId) -> Result<(), OperationError> {
     let Via::Operator(operator) = caller.via else {

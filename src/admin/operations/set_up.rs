@@ -1,8 +1,8 @@
-//! The one-time way to the first operator: a token that `serve` shows once, when there is nobody
-//! who could sign in.
+//! The one-time way to the first owner: a token that `serve` shows once, when there is no owner who
+//! could sign in. Members or viewers by an identity provider may be there before.
 //!
 //! It is 192 random bits, kept as a digest and only in memory, good for an hour, once, and while
-//! no operator exists. A restart makes a new one. The link carries it in its fragment, which a
+//! no owner exists. A restart makes a new one. The link carries it in its fragment, which a
 //! browser keeps to itself: it reaches no log of a proxy and no other site.
 
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::operator_rules::{require_free, require_room, rules};
 use super::operators::{self, OperatorFields};
 use super::sessions;
 use super::sign_in::{SignedIn, is_over};
@@ -28,13 +29,13 @@ pub const LIFETIME: Duration = Duration::from_secs(3600);
 /// Random bytes in a token: 192 bits.
 const TOKEN_BYTES: usize = 24;
 
-/// Why the first operator was not made.
+/// Why the first owner was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum SetUpFailure {
-    /// There is an operator, or no token, or it has expired.
+    /// There is an owner, or no token, or it has expired.
     #[error(
-        "set-up is over: there is an operator already, or the link has expired; a restart of \
-         latchkey shows a new one while there is no operator"
+        "set-up is over: there is an owner already, or the link has expired; a restart of \
+         latchkey shows a new one while there is no owner"
     )]
     Closed,
     /// The token is not the one.
@@ -45,10 +46,10 @@ pub enum SetUpFailure {
     Operation(#[from] OperationError),
 }
 
-/// Makes the token, unless there is an operator. One made before is good no more.
+/// Makes the token, unless there is an owner. One made before is good no more.
 pub fn open(node: &Node) -> Result<Option<SecretText>, EntropyError> {
     let mut set_up = node.identity.set_up();
-    if !node.identity.index.load().operators.is_empty() {
+    if is_owned(node) {
         *set_up = None;
         return Ok(None);
     }
@@ -59,15 +60,20 @@ pub fn open(node: &Node) -> Result<Option<SecretText>, EntropyError> {
     Ok(Some(token))
 }
 
-/// Whether the first operator can be made now.
+/// Whether the first owner can be made now.
 #[must_use]
 pub fn is_open(node: &Node) -> bool {
     let good = |set_up: &SetUp| !is_over(set_up.until, now(node));
     let good = node.identity.set_up().as_ref().is_some_and(good);
-    good && node.identity.index.load().operators.is_empty()
+    good && !is_owned(node)
 }
 
-/// Makes the first operator, an owner, and signs it in.
+/// Whether there is an owner who can sign in.
+fn is_owned(node: &Node) -> bool {
+    node.identity.index.load().operators.values().any(|one| rules(one))
+}
+
+/// Makes the first owner and signs it in.
 pub async fn set_up(
     node: &Arc<Node>,
     token: &SecretText,
@@ -97,9 +103,11 @@ fn make_first(
     // Nobody who lacks the token gets here, so a hash is computed for nobody else.
     let made = operators::prepare(node, &fields, Some(password))?;
     let signed_in = node.mutate(|tx, patch, _| {
-        if !tx.operators(None, 1)?.is_empty() {
+        if tx.operators(None, usize::MAX)?.iter().any(rules) {
             return Ok(None);
         }
+        require_room(tx)?;
+        require_free(tx, &made.name, None)?;
         tx.put_operator(&made)?;
         patch.identity(Change::PutOperator(Box::new(made.clone())));
         let (cookie, begun) = sessions::begin(node, tx, patch, &made, from, user_agent)?;

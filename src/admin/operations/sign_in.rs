@@ -1,5 +1,5 @@
 //! The way in: by password and second factor, by an identity provider's word, and, while there is
-//! no operator, by the one-time set-up link.
+//! no owner, by the one-time set-up link.
 //!
 //! What must never happen: that an attacker locks somebody out (see
 //! [`throttle`](crate::admin::identity::throttle)); that argon2 is made to do more than it may

@@ -367,9 +367,10 @@ impl WriteTx {
     /// Removes up to [`PRUNE_MAX`] entries made before `before` or too many, the oldest first, and
     /// moves the anchor to the last of them; how many. As many as that means there may be more.
     ///
-    /// An entry goes when one after it is old enough: numbers do not lie about the order, clocks
-    /// may. What was broken among them stays reported, at the anchor.
-    pub fn prune_audit(&mut self, before: Timestamp) -> Result<usize, StoreError> {
+    /// Clocks jump. An entry from ahead of `now` goes when one after it is old enough; one that
+    /// was made while the clock stood too far back takes none along that is younger. What was
+    /// broken among them stays reported, at the anchor.
+    pub fn prune_audit(&mut self, before: Timestamp, now: Timestamp) -> Result<usize, StoreError> {
         let found = self.oldest_audit(PRUNE_MAX)?;
         let last = self.audit_last()?;
         let due = |(seq, link): &(u64, Option<AuditLink>)| {
@@ -377,7 +378,12 @@ impl WriteTx {
             let old = record.is_some_and(|record| record.at < before);
             old || last.saturating_sub(*seq) >= ENTRIES_MAX
         };
-        let Some(at) = found.iter().rposition(due) else {
+        let young = |entry: &&(u64, Option<AuditLink>)| {
+            let record = entry.1.as_ref().and_then(AuditLink::record);
+            !due(entry) && record.is_some_and(|record| record.at <= now)
+        };
+        let old = found.iter().take_while(|entry| !young(entry)).count();
+        let Some(at) = found.iter().take(old).rposition(due) else {
             return Ok(0);
         };
         let anchor = self.audit_seal(ANCHOR)?;

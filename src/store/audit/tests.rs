@@ -17,10 +17,15 @@ fn filled(entries: u64, pruned: u64) -> Bench {
         for n in 1..=entries {
             assert_eq!(tx.append_audit(&record(n))?, n);
         }
-        tx.prune_audit(record(pruned + 1).at)
+        tx.prune_audit(record(pruned + 1).at, later())
     });
     assert_eq!(written.unwrap(), usize::try_from(pruned).unwrap());
     bench
+}
+
+/// After everything that happened, unless a clock was wrong.
+fn later() -> Timestamp {
+    record(100).at
 }
 
 fn verify(store: &Store) -> Report {
@@ -169,7 +174,8 @@ fn a_log_put_back_shows_only_against_a_head_from_elsewhere() {
 fn an_expected_head_is_found_at_the_anchor_and_forgotten_before_it() {
     let bench = filled(9, 0);
     let links = bench.store.read(|tx| tx.audit_links(0, 9)).unwrap();
-    let pruned = bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(5).at)).unwrap();
+    let pruned =
+        bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(5).at, later())).unwrap();
     assert_eq!(pruned, 4);
     for (link, expected) in links.iter().zip([
         vec![("forgotten", 1)],
@@ -224,7 +230,7 @@ fn retention_keeps_the_rest_verifiable_down_to_nothing() {
     let bench = filled(10, 0);
     for kept_from in [3, 3, 7, 11] {
         let before = record(kept_from).at;
-        bench.store.write::<_, StoreError>(|tx| tx.prune_audit(before)).unwrap();
+        bench.store.write::<_, StoreError>(|tx| tx.prune_audit(before, later())).unwrap();
         let report = verify(&bench.store);
         assert!(report.is_intact(), "{report:?}");
         assert_eq!(report.entries, 11 - kept_from);
@@ -239,9 +245,9 @@ fn retention_keeps_the_rest_verifiable_down_to_nothing() {
 fn retention_does_not_sweep_away_that_something_was_broken() {
     let bench = filled(10, 0);
     tamper(&bench.store, |tx| tx.remove(schema::AUDIT, &key(3)).map(drop));
-    bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(5).at)).unwrap();
+    bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(5).at, later())).unwrap();
     assert_eq!(kinds(&verify(&bench.store)), [("before_beginning", 3)]);
-    bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(9).at)).unwrap();
+    bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(9).at, later())).unwrap();
     assert_eq!(kinds(&verify(&bench.store)), [("before_beginning", 3)]);
 }
 
@@ -250,7 +256,8 @@ fn what_is_no_entry_is_pruned_with_its_neighbours() {
     let bench = filled(6, 0);
     tamper(&bench.store, |tx| tx.insert(schema::AUDIT, &key(1), b"\x07"));
     assert!(bench.store.read(|tx| tx.audit_is_due(record(1).at)).unwrap());
-    let pruned = bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(3).at)).unwrap();
+    let pruned =
+        bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(3).at, later())).unwrap();
     assert_eq!(pruned, 2);
     let report = verify(&bench.store);
     assert_eq!((kinds(&report), report.entries), (vec![("before_beginning", 1)], 4));
@@ -266,9 +273,29 @@ fn clocks_that_jump_do_not_keep_old_entries() {
             days.iter().try_for_each(|n| tx.append_audit(&record(*n)).map(drop))
         })
         .unwrap();
-    let pruned = bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(4).at)).unwrap();
+    let pruned =
+        bench.store.write::<_, StoreError>(|tx| tx.prune_audit(record(4).at, later())).unwrap();
     assert_eq!(pruned, 4, "the entry of day 900 was made before that of day 3");
     assert!(verify(&bench.store).is_intact());
+}
+
+/// A machine without a battery for its clock starts in 1970 each time.
+#[test]
+fn what_was_written_under_a_clock_set_back_takes_nothing_along() {
+    let bench = Bench::in_memory();
+    let days = [1, 2, 50, 51, 1, 52, 1];
+    bench
+        .store
+        .write::<_, StoreError>(|tx| {
+            days.iter().try_for_each(|n| tx.append_audit(&record(*n)).map(drop))
+        })
+        .unwrap();
+    let prune = |tx: &mut WriteTx| tx.prune_audit(record(10).at, later());
+    assert_eq!(bench.store.write::<_, StoreError>(prune).unwrap(), 2);
+    assert_eq!(bench.store.write::<_, StoreError>(prune).unwrap(), 0);
+    let report = verify(&bench.store);
+    assert!(report.is_intact(), "{report:?}");
+    assert_eq!((report.entries, report.first), (5, Some(3)));
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn operations() -> Vec<(Method, String)> {
         let path = path
             .replace("{shop}", "demo")
             .replace("{key}", "key_0000000000000001")
+            .replace("backups/{name}", "backups/other.lkb")
             .replace("{name}", "main")
             .replace("admin-tokens/{id}", "admin-tokens/adm_0000000000000001")
             .replace("operators/{id}", "operators/op_0000000000000001")
@@ -88,6 +89,7 @@ async fn the_api_describes_every_route() {
         }
     }
     let expected = "DELETE /api/v1/admin-tokens/{id}
+DELETE /api/v1/backups/{name}
 DELETE /api/v1/operators/{id}
 DELETE /api/v1/operators/{id}/second-factor
 DELETE /api/v1/operators/{id}/sessions
@@ -102,25 +104,36 @@ GET /api/v1/assertion-keys
 GET /api/v1/audit
 GET /api/v1/audit/export
 GET /api/v1/audit/head
+GET /api/v1/backups
+GET /api/v1/backups/{name}
+GET /api/v1/events
+GET /api/v1/export
 GET /api/v1/info
 GET /api/v1/issuers
 GET /api/v1/operators
 GET /api/v1/operators/{id}
 GET /api/v1/operators/{id}/sessions
+GET /api/v1/overview
 GET /api/v1/sessions
 GET /api/v1/shops
 GET /api/v1/shops/{shop}
 GET /api/v1/shops/{shop}/keys
 GET /api/v1/shops/{shop}/keys/{key}
+GET /api/v1/shops/{shop}/usage
 GET /api/v1/shops/{shop}/widget-tokens
 GET /api/v1/signing-keys
+GET /api/v1/usage
 PATCH /api/v1/operators/{id}
 PATCH /api/v1/shops/{shop}
 PATCH /api/v1/shops/{shop}/keys/{key}
 POST /api/v1/admin-tokens
 POST /api/v1/assertion-keys/rotate
 POST /api/v1/audit/verify
+POST /api/v1/backups
+POST /api/v1/backups/stream
+POST /api/v1/backups/{name}/verify
 POST /api/v1/explain
+POST /api/v1/import
 POST /api/v1/issuers/{name}/refresh
 POST /api/v1/operators
 POST /api/v1/shops
@@ -141,6 +154,28 @@ PUT /api/v1/shops/{shop}/limits";
     }
 }
 
+/// Who may, at least.
+fn least_role(method: &Method, path: &str) -> Role {
+    let is = |part: &str| path.contains(part);
+    let looks = method == Method::GET;
+    match () {
+        () if is("/admin-tokens") || is("/v1/export") => Role::Owner,
+        () if is("/backups") && (looks && path.ends_with("/backups") || is("/verify")) => {
+            Role::Operator
+        }
+        () if is("/backups") => Role::Owner,
+        () if is("/operators") || is("/sessions") => {
+            if looks {
+                Role::Operator
+            } else {
+                Role::Owner
+            }
+        }
+        () if looks || is("/explain") || is("/audit/verify") => Role::Viewer,
+        () => Role::Operator,
+    }
+}
+
 #[tokio::test]
 async fn every_operation_needs_a_token_and_its_role() {
     let bench = Bench::new();
@@ -150,13 +185,13 @@ async fn every_operation_needs_a_token_and_its_role() {
         let bare = with_token(&bench, method.clone(), &path, "").await;
         let bare = bare.problem(401, "missing_credential");
         assert!(bare.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
-        let looks = method == Method::GET
-            || ["/explain", "/audit/verify"].iter().any(|end| path.ends_with(end));
-        let owners = path.contains("admin-tokens");
-        let people = path.contains("/operators") || path.contains("/sessions");
-        let viewers = looks && !owners && !people;
-        let operators = !owners && (!people || method == Method::GET);
-        for (token, may) in [(&viewer, viewers), (&operator, operators)] {
+        let least = least_role(&method, &path);
+        for (token, role) in [(&viewer, Role::Viewer), (&operator, Role::Operator)] {
+            let may = role >= least;
+            if may && path.ends_with("/events") {
+                // An answer without an end.
+                continue;
+            }
             let mut request = Bench::request(method.clone(), &path, body(&path));
             request.headers_mut().insert("authorization", token.parse().unwrap());
             let answer = bench.answer(request).await;
@@ -164,6 +199,9 @@ async fn every_operation_needs_a_token_and_its_role() {
             if !may {
                 answer.problem(403, "insufficient_role");
             }
+        }
+        if path.ends_with("/events") {
+            continue;
         }
         let answer = bench.send_as(Role::Owner, method, &path, body(&path)).await;
         assert!(answer.status != 401 && answer.status != 403 && answer.status != 500, "{path}");

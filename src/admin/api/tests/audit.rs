@@ -15,12 +15,19 @@ use crate::id::AdminTokenId;
 use crate::store::Role;
 
 /// Operations of the API that change nothing.
-const LOOKING: [&str; 2] = ["explain", "verifyAudit"];
+const LOOKING: [&str; 3] = ["explain", "verifyAudit", "verifyBackup"];
 
-/// What takes more than one request to prepare: a fetch, a session, a second factor. Tested where
-/// that is.
-const ELSEWHERE: [&str; 4] =
-    ["refreshIssuer", "resetOperatorSecondFactor", "revokeOperatorSessions", "revokeSession"];
+/// What takes more than one request to prepare: a fetch, a session, a second factor, a file.
+const ELSEWHERE: [&str; 8] = [
+    "refreshIssuer",
+    "resetOperatorSecondFactor",
+    "revokeOperatorSessions",
+    "revokeSession",
+    "createBackup",
+    "streamBackup",
+    "deleteBackup",
+    "import",
+];
 
 pub(super) fn caller() -> Caller {
     Caller {

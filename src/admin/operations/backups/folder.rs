@@ -66,11 +66,11 @@ impl BackupName {
     }
 }
 
-/// A file of the folder.
+/// A file of the folder. It is closed: a list of them takes no file descriptors, which the data
+/// plane would lack.
 pub(super) struct Found {
     pub(super) name: BackupName,
     pub(super) path: PathBuf,
-    pub(super) file: File,
     pub(super) bytes: u64,
     pub(super) modified: Option<SystemTime>,
     /// What it says of itself, or why it does not.
@@ -82,8 +82,8 @@ pub(super) fn path(node: &Node, name: &BackupName) -> PathBuf {
     node.config.load().backup.directory.join(name.as_str())
 }
 
-/// Opens the backup `name`, which stands at its beginning.
-pub(super) fn open(node: &Node, name: &BackupName) -> Result<Found, OperationError> {
+/// Opens the backup `name`; the file stands at its beginning.
+pub(super) fn open(node: &Node, name: &BackupName) -> Result<(File, Found), OperationError> {
     let path = path(node, name);
     // A link would lead out of the folder.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
@@ -96,14 +96,8 @@ pub(super) fn open(node: &Node, name: &BackupName) -> Result<Found, OperationErr
     }
     let header = header_of(BufReader::new(&file)).map_err(|error| error.to_string());
     io::Seek::rewind(&mut &file).map_err(|error| files(name.as_str(), "read", &error))?;
-    Ok(Found {
-        name: name.clone(),
-        path,
-        file,
-        bytes: metadata.len(),
-        modified: metadata.modified().ok(),
-        header,
-    })
+    let (bytes, modified) = (metadata.len(), metadata.modified().ok());
+    Ok((file, Found { name: name.clone(), path, bytes, modified, header }))
 }
 
 /// Every backup of the folder, in no order; other files are none of ours.
@@ -138,7 +132,7 @@ fn list_where(
         let name = entry.file_name().to_str().and_then(BackupName::parse);
         let Some(name) = name.filter(&wanted) else { continue };
         // One that went meanwhile, or is no file, is no backup.
-        found.extend(open(node, &name).ok());
+        found.extend(open(node, &name).ok().map(|(_, found)| found));
     }
     Ok(found)
 }

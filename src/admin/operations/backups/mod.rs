@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -25,7 +25,7 @@ pub use self::folder::BackupName;
 pub use self::schedule::{Schedule, maintain, schedule};
 
 use self::folder::Found;
-use super::{OperationError, Resource, now};
+use super::{OneAtATime, OperationError, Resource, now};
 use crate::admin::audit::{self, Action, Subject, SubjectKind};
 use crate::admin::caller::{Caller, Permission, Via};
 use crate::admin::node::Node;
@@ -46,6 +46,7 @@ pub const PASSPHRASE_BYTES: (usize, usize) = (12, 4096);
 #[derive(Debug, Default)]
 pub struct Memory {
     busy: AtomicBool,
+    verifying: AtomicBool,
     /// What came of reading a file to its end, by its name.
     checked: Mutex<BTreeMap<String, Checked>>,
     schedule: Mutex<schedule::Attempts>,
@@ -156,7 +157,7 @@ pub fn list(node: &Node, caller: &Caller) -> Result<Vec<Backup>, OperationError>
 /// One backup of the folder.
 pub fn get(node: &Node, caller: &Caller, name: &BackupName) -> Result<Backup, OperationError> {
     caller.require(Permission::BackupsRead)?;
-    Ok(describe(node, folder::open(node, name)?))
+    Ok(describe(node, folder::open(node, name)?.1))
 }
 
 /// Reads a backup to its end. That it is bad is a result, no error; that the passphrase does not
@@ -169,19 +170,22 @@ pub fn verify(
     report: Report<'_>,
 ) -> Result<Backup, OperationError> {
     caller.require(Permission::BackupsRead)?;
-    let found = folder::open(node, name)?;
+    // Each may take as much memory as the key of its passphrase is made to cost.
+    let message = "another backup is being verified; try again when it is done";
+    let _turn = OneAtATime::take(&node.backups.verifying, message)?;
+    let (file, found) = folder::open(node, name)?;
     let configured = configured_passphrase(node).unwrap_or(None);
     let result = match (passphrase, &configured) {
-        (Some(given), _) => check(node, &found, Some(given), report),
+        (Some(given), _) => check(node, &file, &found, Some(given), report),
         // One that was made under an older passphrase, or another, is held to its checksums.
-        (None, Some(ours)) => match check(node, &found, Some(ours), report) {
+        (None, Some(ours)) => match check(node, &file, &found, Some(ours), report) {
             Err(BackupError::WrongPassphrase) => {
-                let again = folder::open(node, name)?;
-                check(node, &again, None, report)
+                let (file, again) = folder::open(node, name)?;
+                check(node, &file, &again, None, report)
             }
             result => result,
         },
-        (None, None) => check(node, &found, None, report),
+        (None, None) => check(node, &file, &found, None, report),
     };
     let state = match result {
         Ok(verified) => State::Good { at: now(node), opened: verified.opened },
@@ -203,9 +207,8 @@ pub fn download(
 ) -> Result<(File, Backup), OperationError> {
     // It holds what signs operators in: whoever has it can try passwords at leisure.
     caller.require(Permission::BackupsWrite)?;
-    let found = folder::open(node, name)?;
+    let (file, found) = folder::open(node, name)?;
     record(node, caller, Action::BackupDownloaded, name.as_str(), json!({"bytes": found.bytes}))?;
-    let file = found.file.try_clone().map_err(|error| files(name.as_str(), "opened", &error))?;
     Ok((file, describe(node, found)))
 }
 
@@ -227,7 +230,7 @@ pub fn note_restored(node: &Node, caller: &Caller, header: &Header) -> Result<()
 }
 
 fn remove(node: &Node, caller: &Caller, name: &BackupName) -> Result<(), OperationError> {
-    let found = folder::open(node, name)?;
+    let (_, found) = folder::open(node, name)?;
     let now = now(node);
     let subject = Subject::new(SubjectKind::Backup, name.as_str());
     let before = json!({"bytes": found.bytes});
@@ -287,8 +290,8 @@ fn make_file(
     write_file(&node.store, &path, &options, node.entropy.as_ref(), &mut report)
         .map_err(|error| failed(&shown, error))?;
     // What the disk gives back is what counts.
-    let checked = folder::open(node, &name).and_then(|found| {
-        let verified = check(node, &found, passphrase.as_ref(), &mut |_| running(node));
+    let checked = folder::open(node, &name).and_then(|(file, found)| {
+        let verified = check(node, &file, &found, passphrase.as_ref(), &mut |_| running(node));
         verified.map(|_| found).map_err(|error| failed(&shown, error))
     });
     let found = checked.inspect_err(|_| folder::discard(node, &name))?;
@@ -298,6 +301,7 @@ fn make_file(
 
 fn check(
     node: &Node,
+    file: &File,
     found: &Found,
     passphrase: Option<&SecretText>,
     report: Report<'_>,
@@ -306,7 +310,7 @@ fn check(
         ControlFlow::Continue(()) => report(progress),
         stop @ ControlFlow::Break(()) => stop,
     };
-    let from = io::BufReader::new(&found.file);
+    let from = io::BufReader::new(file);
     verify_file(from, found.bytes, passphrase, &mut report)
 }
 
@@ -413,21 +417,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// One backup is made at a time.
-struct Making<'n>(&'n AtomicBool);
-
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-fn take_turn(node: &Node) -> Result<Making<'_>, OperationError> {
-    let busy = &node.backups.busy;
-    if busy.swap(true, Ordering::AcqRel) {
-        let message = "another backup is being made; try again when it is done";
-        return Err(OperationError::Conflict(message.to_owned()));
-    }
-    Ok(Making(busy))
+fn take_turn(node: &Node) -> Result<OneAtATime<'_>, OperationError> {
+    OneAtATime::take(&node.backups.busy, "another backup is being made; try again when it is done")
 }
 
 fn failed(what: &str, error: BackupError) -> OperationError {

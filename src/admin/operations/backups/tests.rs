@@ -126,6 +126,38 @@ fn made_listed_checked_handed_out_and_deleted() {
     assert_eq!(audited(&bench), ["backup.created", "backup.downloaded", "backup.deleted"]);
 }
 
+/// A list takes no file descriptors: they are the data plane's.
+#[test]
+fn a_full_folder_is_listed_whole() {
+    let bench = Bench::new();
+    let node = &bench.node;
+    let made = create(node, &owner(), &Wanted::default(), &mut go_on).unwrap();
+    let path = folder(&bench).join(made.name.as_str());
+    for n in 0..1_100 {
+        fs::hard_link(&path, folder(&bench).join(format!("copy-{n}.lkbackup"))).unwrap();
+    }
+    let listed = list(node, &owner()).unwrap();
+    assert_eq!(listed.len(), 1_101);
+    assert!(listed.iter().all(|backup| backup.header.is_some()));
+}
+
+/// Whoever may look may have a passphrase tried, each at the cost of a key.
+#[test]
+fn one_backup_is_verified_at_a_time() {
+    let bench = Bench::new();
+    let node = &bench.node;
+    let made = create(node, &owner(), &Wanted::default(), &mut go_on).unwrap();
+    let mut refused = 0;
+    let mut meanwhile = |_: Progress| {
+        let second = verify(node, &owner(), &made.name, None, &mut go_on);
+        refused += u32::from(matches!(second, Err(OperationError::Conflict(_))));
+        ControlFlow::Continue(())
+    };
+    verify(node, &owner(), &made.name, None, &mut meanwhile).unwrap();
+    assert!(refused > 0);
+    verify(node, &owner(), &made.name, None, &mut go_on).unwrap();
+}
+
 #[test]
 fn who_may_do_what() {
     let bench = Bench::new();

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::admin::jobs::{self, Progress};
 use crate::admin::operations::operators::{OperatorChange, change_password, delete};
-use crate::admin::operations::sessions::{list, list_all, prune, revoke, revoke_all, sign_out};
+use crate::admin::operations::sessions::{
+    goes_on, list, list_all, prune, revoke, revoke_all, sign_out,
+};
 use crate::admin::operations::{OperationError, Resource, operators};
 
 /// Something that is done to an operator.
@@ -198,4 +200,24 @@ async fn sessions_are_listed_and_ended_by_whose_they_are_and_by_owners() {
     for action in ["operator.signed_in", "operator.signed_out", "session.revoked"] {
         assert!(actions.contains(&action.to_owned()), "{action}");
     }
+}
+
+/// A stream of events looks at this: it ends with the session, and does not keep it alive.
+#[tokio::test]
+async fn what_goes_on_ends_with_its_session() {
+    let bench = bench();
+    let ada = operator(&bench, "ada", Role::Owner);
+    let first = signed_in(&bench, "ada").await.session;
+    let second = signed_in(&bench, "ada").await.session;
+    let good = |session: &Session| goes_on(&bench.node, session.id);
+    assert!(good(&first) && good(&second));
+    sign_out(&bench.node, &first.caller, first.id).unwrap();
+    assert!(!good(&first) && good(&second));
+    bench.clock.advance(Duration::from_secs(3599));
+    assert!(good(&second));
+    bench.clock.advance(Duration::from_secs(1));
+    assert!(!good(&second), "it was not used meanwhile");
+    let third = signed_in(&bench, "ada").await.session;
+    revoke_all(&bench.node, &Caller::socket(), ada.id, None).unwrap();
+    assert!(!good(&third));
 }

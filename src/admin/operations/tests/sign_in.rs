@@ -210,6 +210,29 @@ async fn set_up_ends_by_time_and_by_the_first_operator() {
     assert!(matches!(late, Err(SetUpFailure::Closed)));
 }
 
+/// Whoever comes by an identity provider first is no owner, and must not shut out the one to come.
+#[tokio::test]
+async fn set_up_is_open_while_there_is_no_owner() {
+    let bench = bench();
+    let token = link::open(&bench.node).unwrap().unwrap();
+    operator(&bench, "first", Role::Viewer);
+    let locked = fields("locked", Role::Owner, &[]);
+    create(&bench.node, &Caller::socket(), &locked, None, None).unwrap();
+    assert!(set_up_is_open(&bench.node), "an owner without a password cannot sign in");
+    let attempt =
+        async |name: &str| set_up(&bench.node, &token, name, secret(PASSWORD), ip(HOME), "").await;
+    let taken = attempt("First").await;
+    assert!(
+        matches!(taken, Err(SetUpFailure::Operation(crate::admin::OperationError::Conflict(_)))),
+        "{taken:?}"
+    );
+    // Two at once: one of them.
+    let (one, two) = tokio::join!(attempt("ada"), attempt("eve"));
+    assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    assert!(!set_up_is_open(&bench.node));
+    assert!(link::open(&bench.node).unwrap().is_none());
+}
+
 #[tokio::test]
 async fn a_provider_vouches_for_its_own_and_nobody_else() {
     let bench = bench();
