@@ -81,7 +81,7 @@ function options(place, lines) {
     ],
     axes: [
       { ...axis, space: 60, size: 34, values: (_, ticks) => ticks.map((tick) => clock.format(tick * 1000)) },
-      { ...axis, size: 46, values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : number(tick))) },
+      { ...axis, size: 54, values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : number(tick))) },
     ],
   };
 }
