@@ -31,7 +31,8 @@ pub struct ShopFields {
 }
 
 impl ShopFields {
-    fn validate(&self) -> Result<(), OperationError> {
+    /// Every fault of them, whatever exists already.
+    pub(in crate::admin) fn validate(&self) -> Result<(), OperationError> {
         let mut faults = Faults::default();
         faults.name("name", &self.name, true);
         faults.url("url", &self.url);

@@ -130,7 +130,7 @@ impl Row {
             actor: record.actor.name.clone(),
             label: record.actor.label.clone(),
             address: record.address.map(|address| address.to_string()).unwrap_or_default(),
-            subject: format!("{} {}", subject.kind.replace('_', " "), subject.id),
+            subject: named(&subject.kind, &subject.id),
             href: subject.shop.map(|shop| match subject.kind.as_str() {
                 "key" => format!("/shops/{shop}/keys/{}", segment(&subject.id)),
                 "widget_token" => format!("/shops/{shop}/tokens"),
@@ -139,6 +139,14 @@ impl Row {
             changes: changes(record.before.as_ref(), record.after.as_ref()),
         }
     }
+}
+
+/// A subject's kind and id; the kind once, where the id says it too.
+fn named(kind: &str, id: &str) -> String {
+    if id.starts_with(&format!("{kind}_")) {
+        return id.to_owned();
+    }
+    format!("{} {id}", kind.replace('_', " "))
 }
 
 /// What differs, member by member.
@@ -168,7 +176,13 @@ fn said(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(values) if values.is_empty() => "none".to_owned(),
         Value::Array(values) => values.iter().map(said).collect::<Vec<_>>().join(", "),
-        Value::Number(_) | Value::Object(_) => value.to_string(),
+        Value::Object(members) => {
+            let member = |(name, value): (&String, &Value)| {
+                format!("{} {}", name.replace('_', " "), said(value))
+            };
+            members.iter().map(member).collect::<Vec<_>>().join(", ")
+        }
+        Value::Number(number) => number.to_string(),
     }
 }
 
@@ -277,6 +291,12 @@ mod tests {
         );
         let made = changes(None, Some(&json!({"expires_at": null})));
         assert_eq!((made[0].member.as_str(), made[0].before.as_deref()), ("expires at", None));
+        let limits = json!({"shop-me": {"limit": 7, "window_seconds": 60, "burst": null}});
+        let told = changes(None, Some(&limits));
+        let told = told[0].after.as_deref().unwrap();
+        assert_eq!(told, "burst nothing, limit 7, window seconds 60");
+        assert_eq!(named("key", "key_01"), "key_01");
+        assert_eq!(named("widget_token", "wt_01"), "widget token wt_01");
         assert_eq!(changes(None, None), []);
         assert_eq!(changes(Some(&json!("text")), None), []);
     }

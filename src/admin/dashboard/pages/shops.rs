@@ -168,10 +168,12 @@ pub(super) async fn create(visit: SignedIn, form: Form) -> Answer {
     if sent.id.is_empty() {
         sent.id = suggested_id(&sent.name, &sent.url);
     }
-    let Ok(id) = ShopId::parse(&sent.id) else {
-        return invalid_fields(&new_page(&visit, sent, Errors::of("id", ID_WANTED)));
-    };
     let fields = sent.fields();
+    let Ok(id) = ShopId::parse(&sent.id) else {
+        let mut errors = fields.validate().err().map(Errors::of_operation).transpose()?;
+        errors.get_or_insert_default().add("id", ID_WANTED);
+        return invalid_fields(&new_page(&visit, sent, errors.unwrap_or_default()));
+    };
     let made = visit.blocking(move |node, caller| shops::create(node, caller, id, fields, None));
     match made.await? {
         Ok(_) => {

@@ -150,10 +150,10 @@ pub(super) fn widget(token: &SecretText) -> String {
     )
 }
 
-/// How a program calls the admin API with an admin token.
-pub(super) fn admin(token: &SecretText) -> String {
+/// How a program calls the admin API at `origin` with an admin token.
+pub(super) fn admin(origin: &str, token: &SecretText) -> String {
     let header = format!("Authorization: Bearer {}", token.expose());
-    let (header, url) = (shell(&header), shell("http://127.0.0.1:8081/api/v1/shops"));
+    let (header, url) = (shell(&header), shell(&format!("{origin}/api/v1/info")));
     format!("curl --fail-with-body \\\n  -H {header} \\\n  {url}\n")
 }
 
@@ -244,6 +244,15 @@ mod tests {
             assert!(code(id).contains(&literal), "{id}");
         }
         assert!(widget(&secret).contains("data-token=\"a'b&quot;c\\d&lt;/script>"));
+    }
+
+    #[test]
+    fn the_admin_api_is_called_where_the_browser_reached_it() {
+        let code = admin("https://lk.example:8081", &SecretText::new("lka_1".to_owned()));
+        let words = shlex::split(&code.replace("\\\n", "")).unwrap();
+        let last = words.last().unwrap();
+        assert_eq!(last.trim(), "https://lk.example:8081/api/v1/info");
+        assert!(words.contains(&"Authorization: Bearer lka_1".to_owned()));
     }
 
     #[test]

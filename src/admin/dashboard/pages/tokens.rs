@@ -5,7 +5,7 @@
 use askama::Template;
 
 use super::once::Once;
-use super::{Segments, may, parse, require, sent_again};
+use super::{Segments, may, parse, require, sent_again, snippets};
 use crate::admin::caller::Permission;
 use crate::admin::dashboard::failure::Failure;
 use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
@@ -191,12 +191,17 @@ pub(super) async fn create(visit: SignedIn, form: Form) -> Answer {
         admin_tokens::create(node, caller, fields, idempotency.as_ref())
     });
     match made.await? {
-        Ok(made) => page(&MadePage {
-            frame: visit.frame("New admin token", "/tokens"),
-            token: Row::of(&made.record, visit.node().now().unix),
-            snippet: made.secret.as_ref().map(super::snippets::admin).unwrap_or_default(),
-            secret: made.secret.map(|secret| secret.expose().to_owned()),
-        }),
+        Ok(made) => {
+            let listen = visit.node().config.load().admin.listen;
+            let origin = visit.origin().unwrap_or_else(|| format!("http://{listen}"));
+            let snippet = made.secret.as_ref().map(|secret| snippets::admin(&origin, secret));
+            page(&MadePage {
+                frame: visit.frame("New admin token", "/tokens"),
+                token: Row::of(&made.record, visit.node().now().unix),
+                snippet: snippet.unwrap_or_default(),
+                secret: made.secret.map(|secret| secret.expose().to_owned()),
+            })
+        }
         Err(error) => invalid(sent_again(error), |errors| again.returned(sent, errors)),
     }
 }
