@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::gateway::Site;
 use crate::support::idp::Key;
 use crate::support::secrets;
+use crate::support::until;
 use crate::support::upstream::{Behaviour, Upstream};
 
 /// What was done, in order.
@@ -118,7 +119,8 @@ fn a_key_set_that_somebody_has_fetched_is_an_entry() {
         ),
     );
     let _gateway = site.start();
-    site.cli_ok(&["issuer", "refresh", "file"]);
+    // Until who fetches key sets has begun its work, there is nobody to ask.
+    until(|| site.cli(&["issuer", "refresh", "file"]).status.success().then_some(()));
     let listed = ["audit", "list", "--action", "issuer.refreshed", "--output", "json"];
     let listed: Value = serde_json::from_str(&site.cli_ok(&listed)).unwrap();
     let entry = &listed[0];

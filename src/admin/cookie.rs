@@ -121,7 +121,10 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(field in proptest::collection::vec(any::<u8>(), 0..200), name in ".{0,8}") {
+        fn nothing_panics(
+            field in proptest::collection::vec(any::<u8>(), 0..200),
+            name in ".{0,8}",
+        ) {
             if HeaderValue::from_bytes(&field).is_ok() {
                 let _ = read(&[&field], &name);
             }

@@ -2,8 +2,8 @@
 //!
 //! In layers, from the inside out: [`Node`] is the state (store, snapshot, limiter, …);
 //! [`operations`] are what can be done to it, each one store transaction and one patch of the
-//! snapshot; [`api`] speaks of them in JSON over HTTP and the dashboard in pages; [`listener`] serves
-//! both on TCP and on a unix socket; [`jobs`] is what has to happen without anybody asking.
+//! snapshot; [`api`] speaks of them in JSON over HTTP and the dashboard in pages; [`listener`]
+//! serves both on TCP and on a unix socket; [`jobs`] is what has to happen without anybody asking.
 //!
 //! Decisions are not made here (`decision` is), nor are requests forwarded (`server` does).
 

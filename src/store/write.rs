@@ -151,7 +151,8 @@ impl WriteTx {
         self.put(schema::SHOPS, &schema::shop_id(&shop.id), shop)
     }
 
-    /// Deletes a shop, its keys, its widget tokens and what was counted of it; `false` if there was none.
+    /// Deletes a shop, its keys, its widget tokens and what was counted of it; `false` if there was
+    /// none.
     pub fn delete_shop(&mut self, id: &ShopId) -> Result<bool, StoreError> {
         for key in self.ids_of_shop::<8>(schema::KEYS_BY_SHOP, id, None, usize::MAX)? {
             self.remove_key(KeyId(u64::from_be_bytes(key)))?;

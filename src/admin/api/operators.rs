@@ -138,7 +138,8 @@ pub(super) async fn delete(
 }
 
 /// Sets an operator's password and ends its sessions.
-#[utoipa::path(put, path = "/operators/{id}/password", tag = "operators", operation_id = "resetOperatorPassword",
+#[utoipa::path(put, path = "/operators/{id}/password", tag = "operators",
+    operation_id = "resetOperatorPassword",
     params(
         ("id" = String, Path, description = "Operator id"),
     ),
@@ -160,7 +161,8 @@ pub(super) async fn reset_password(
 }
 
 /// Takes an operator's second factor away.
-#[utoipa::path(delete, path = "/operators/{id}/second-factor", tag = "operators", operation_id = "resetOperatorSecondFactor",
+#[utoipa::path(delete, path = "/operators/{id}/second-factor", tag = "operators",
+    operation_id = "resetOperatorSecondFactor",
     params(
         ("id" = String, Path, description = "Operator id"),
     ),
@@ -179,7 +181,8 @@ pub(super) async fn reset_second_factor(
 }
 
 /// Lists the sessions of an operator.
-#[utoipa::path(get, path = "/operators/{id}/sessions", tag = "operators", operation_id = "listOperatorSessions",
+#[utoipa::path(get, path = "/operators/{id}/sessions", tag = "operators",
+    operation_id = "listOperatorSessions",
     params(
         ("id" = String, Path, description = "Operator id"),
         ("limit" = Option<u16>, Query, description = "Items of a page: 1 to 1000, or 100"),
@@ -202,7 +205,8 @@ pub(super) async fn list_sessions(
 }
 
 /// Ends every session of an operator.
-#[utoipa::path(delete, path = "/operators/{id}/sessions", tag = "operators", operation_id = "revokeOperatorSessions",
+#[utoipa::path(delete, path = "/operators/{id}/sessions", tag = "operators",
+    operation_id = "revokeOperatorSessions",
     params(
         ("id" = String, Path, description = "Operator id"),
     ),

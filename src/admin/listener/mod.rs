@@ -4,7 +4,7 @@
 //! caller needs an admin token or a session. Both are bounded in connections and time, and both
 //! drain. HTTP/1.1 is spoken on both: the admin plane has few callers, and each streams little.
 //!
-//! What a request's headers say of where it comes from is read in [`super::origin`]; certificates
+//! What a request's headers say of where it comes from is read in `admin::origin`; certificates
 //! are watched and replaced by whoever handed them in.
 
 mod places;

@@ -2,7 +2,7 @@
 //! no owner, by the one-time set-up link.
 //!
 //! What must never happen: that an attacker locks somebody out (see
-//! [`throttle`](crate::admin::identity::throttle)); that argon2 is made to do more than it may
+//! `identity::throttle`); that argon2 is made to do more than it may
 //! (refused attempts never reach it, and a bounded number of others does); that an answer, by its
 //! text or its time, tells whether a name exists: a name that nobody has costs what another would
 //! and is written down the same way. How a session is known again is [`sessions`]'.

@@ -225,7 +225,8 @@ Examples:
   sudo -u latchkey latchkey doctor
   latchkey doctor --strict --output json
 
-Exits with 0 if there is no error, with 7 if there is one; with --strict, warnings count as errors.";
+Exits with 0 if there is no error, with 7 if there is one; with --strict, warnings count as
+errors.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

@@ -33,13 +33,15 @@ pub(super) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     // Refusals are logged as warnings; here they are the show.
     let log = LogConfig::new("error", LogFormat::Text);
     crate::logging::init(&log).map_err(|e| Failure::new(Exit::Failure, e.to_string()))?;
-    let listen = match args.listen {
-        Some(address) => address,
-        None => free(DATA),
+    let (listen, admin) = match args.listen {
+        // Whoever wants any port wants no fixed one.
+        Some(address) if address.port() == 0 => (address, SocketAddr::new(ADMIN.ip(), 0)),
+        Some(address) => (address, free(ADMIN)),
+        None => (free(DATA), free(ADMIN)),
     };
     let runtime = start::runtime()?;
     runtime.block_on(async {
-        let world = World::start(listen, free(ADMIN)).await?;
+        let world = World::start(listen, admin).await?;
         let shown = if args.check {
             rehearsal::run(&world, output).await
         } else {

@@ -145,7 +145,8 @@ fn node(url: &str, secret: &str) -> String {
 pub(super) fn widget(token: &SecretText) -> String {
     let token = token.expose();
     format!(
-        "<script\n  src=\"https://cdn.example/widget.js\"\n  data-token=\"{}\"\n  async></script>\n",
+        "<script\n  src=\"https://cdn.example/widget.js\"\n  data-token=\"{}\"\n  \
+         async></script>\n",
         attribute(token)
     )
 }
