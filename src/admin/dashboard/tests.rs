@@ -20,7 +20,7 @@ use crate::events::Refusal;
 use crate::store::{OidcSubject, Role};
 
 /// What nobody may ever read as markup, as a direction, or as too long.
-const HOSTILE: &str = "\"'><script>alert(1)</script>&{{7*7}}\u{202e}`x";
+const HOSTILE: &str = "\"'><script>alert(1)</script>&{{7171*7177}}\u{202e}`x";
 
 /// The cookie of an owner with this name.
 async fn cookie_of(bench: &Bench, name: &str, secure: bool) -> String {
@@ -52,10 +52,10 @@ fn get(path: &str, cookie: &str) -> Request<Body> {
 #[track_caller]
 fn is_inert(page: &str) {
     for tag in ["<script>", "alert(1)</script", "\"'>", "{{"] {
-        let escaped = page.replace("{{7*7}}", "");
+        let escaped = page.replace("{{7171*7177}}", "");
         assert!(!escaped.contains(tag), "{tag} in {page}");
     }
-    assert!(!page.contains("49"), "a template in a text was run: {page}");
+    assert!(!page.contains("51466267"), "a template in a text was run: {page}");
 }
 
 #[tokio::test]
