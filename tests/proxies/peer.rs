@@ -54,7 +54,7 @@ impl Kind {
     }
 
     /// The binary, which `tests/run proxies` finds or installs.
-    pub(super) fn binary(self) -> PathBuf {
+    fn binary(self) -> PathBuf {
         let variable = format!("LATCHKEY_TEST_{}", self.name().to_uppercase());
         let path = std::env::var_os(&variable);
         path.unwrap_or_else(|| panic!("{variable} names no binary; `tests/run proxies` does"))
@@ -260,7 +260,7 @@ impl Shipped<'_> {
             .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
             .concat();
         let main = format!(
-            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr info;\n\
+            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr;\n\
              {beside}events {{}}\nhttp {{\naccess_log off;\n{temporary}{http}\n}}\n"
         );
         let path = self.dir.join("main.conf");

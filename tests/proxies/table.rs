@@ -23,12 +23,10 @@ pub(super) enum Cell {
 pub(super) enum Note {
     /// `forwardAuth` copies fields of the answer into the request, and into nothing else.
     NothingIntoResponses,
-    /// nginx takes fields away one by one, by their names.
+    /// Fields are taken away one by one, by their names.
     ByNameOnly,
     /// Two fields of one name are joined before latchkey is asked.
     JoinsFields,
-    /// The Lua client opens a connection for each question.
-    NoReuse,
     /// A proxy that tells latchkey nothing of a field does not ask whether it is too long.
     NotTold,
     /// 30 s are built in.
@@ -43,13 +41,12 @@ impl Note {
                  and preflights carry it all."
             }
             Self::ByNameOnly => {
-                "nginx takes fields away by their whole names: every one that latchkey or these \
-                 proxies ever set, and no others."
+                "It takes such fields away by their whole names: every one that latchkey or a \
+                 proxy here ever sets, but not one that nobody has heard of."
             }
             Self::JoinsFields => {
                 "It joins the two before it asks, which makes an unknown key: 401 instead of 400."
             }
-            Self::NoReuse => "HAProxy's HTTP client for Lua opens a connection for each question.",
             Self::NotTold => {
                 "It tells latchkey only of the fields that a decision needs; how long the others \
                  may be is the proxy's and the API's to say."
@@ -106,9 +103,11 @@ const ROWS: &[Row] = &[
     ("96 KB", bounds::fields_96k),
     ("150 header fields", bounds::many_fields),
     ("a credential of 9 KB", bounds::credential),
+    ("a path of 3 KB", bounds::path_3k),
     ("a path of 6 KB", bounds::path_6k),
     ("a path of 12 KB", bounds::path_12k),
-    ("a query of 24 KB", bounds::query),
+    ("a query of 6 KB", bounds::query_6k),
+    ("a query of 24 KB", bounds::query_24k),
     ("latchkey is down", away::down),
     ("something else answers in its place: 500, 302, garbage", away::impostor),
     ("latchkey is back", away::back),
@@ -174,7 +173,7 @@ pub(super) fn markdown(columns: &[&Column]) -> String {
     }
     text.push('\n');
     for (at, note) in used.iter().enumerate() {
-        text.push_str(&format!("<sup>{}</sup> {}  \n", at + 1, note.text()));
+        text.push_str(&format!("{}. {}\n", at + 1, note.text()));
     }
     text
 }

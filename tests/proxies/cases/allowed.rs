@@ -20,7 +20,7 @@ pub(in super::super) fn known(scene: &mut Scene) -> Cell {
     let (key, key_id) = (scene.who.key.clone(), scene.who.key_id.clone());
     let (token, token_id) = (scene.who.token.clone(), scene.who.token_id.clone());
     let jwt = scene.who.jwt.clone();
-    let subject = "ada%20l%C3%B6velace";
+    let subject = "ada l%C3%B6velace";
     let rows: [(&str, Request, [&str; 5]); 6] = [
         ("key", get(QUERIED).key(&key), ["shop_api_key", "demo", &key_id, "-", "*"]),
         (
@@ -31,7 +31,7 @@ pub(in super::super) fn known(scene: &mut Scene) -> Cell {
         ("JWT", get("/api/search/x").bearer(&jwt), ["jwt", "demo", "-", subject, "catalog:read"]),
         ("anonymous", get("/api/search/x"), ["anonymous", "-", "-", "anonymous", "-"]),
         ("HEAD", request("HEAD", OWN).key(&key), ["shop_api_key", "demo", &key_id, "-", "*"]),
-        ("BREW", request("BREW", OWN).key(&key), ["shop_api_key", "demo", &key_id, "-", "*"]),
+        ("PATCH", request("PATCH", OWN).key(&key), ["shop_api_key", "demo", &key_id, "-", "*"]),
     ];
     for (what, request, identity) in rows {
         let Some(Sent { answer, seen }) = scene.send(what, &request) else { continue };

@@ -31,7 +31,7 @@ pub(in super::super) fn identity(scene: &mut Scene) -> Cell {
     ];
     without_effect(scene, &names, SPOOF);
     names = vec!["X-Auth-Anything", "x_auth_anything"];
-    whole_family(scene, &names);
+    whole_family(scene, &names, &[Kind::Nginx]);
     Cell::Holds
 }
 
@@ -57,7 +57,7 @@ pub(in super::super) fn forwarded(scene: &mut Scene) -> Cell {
     for value in ["/api/search/spoofed", "192.0.2.7", "OPTIONS", "for=192.0.2.7", SPOOF] {
         without_effect(scene, &names, value);
     }
-    whole_family(scene, &["X-Forwarded-Anything"]);
+    whole_family(scene, &["X-Forwarded-Anything"], &[Kind::Nginx, Kind::Caddy, Kind::Traefik]);
     Cell::Holds
 }
 
@@ -102,8 +102,8 @@ fn without_effect(scene: &mut Scene, names: &[&str], value: &str) {
     }
 }
 
-/// Names that mean nothing today.
-fn whole_family(scene: &mut Scene, names: &[&str]) {
+/// Names that mean nothing today. Proxies `by_name` pass on the first of them.
+fn whole_family(scene: &mut Scene, names: &[&str], by_name: &[Kind]) {
     let what = "other names";
     let request = get(OWN).key(&scene.who.key.clone());
     let request = names.iter().fold(request, |r, name| r.header(name, SPOOF));
@@ -112,7 +112,7 @@ fn whole_family(scene: &mut Scene, names: &[&str]) {
         return;
     };
     let left: Vec<&str> = seen.head.split("\r\n").filter(|line| line.contains(SPOOF)).collect();
-    if scene.kind == Kind::Nginx {
+    if by_name.contains(&scene.kind) {
         let right = format!("{}: {SPOOF}", names[0]);
         scene.check(what, "left", left.first().copied(), Some(&right));
         scene.note(Note::ByNameOnly);
@@ -302,7 +302,7 @@ fn refused_bytes<'a>(
 }
 
 fn distinct(mut said: Vec<String>) -> Cell {
-    said.sort_by_key(|word| word.trim_matches('_').to_owned());
+    said.sort_by_key(|word| (word.trim_matches('_').to_owned(), word.starts_with('_')));
     said.dedup();
     Cell::Is(said.join(", "))
 }

@@ -37,6 +37,10 @@ pub(in super::super) fn credential(scene: &mut Scene) -> Cell {
     cell
 }
 
+pub(in super::super) fn path_3k(scene: &mut Scene) -> Cell {
+    target(scene, &format!("{OWN}/{}", "x".repeat(3_000)), Some(200))
+}
+
 pub(in super::super) fn path_6k(scene: &mut Scene) -> Cell {
     target(scene, &format!("{OWN}/{}", "x".repeat(6_000)), None)
 }
@@ -45,7 +49,11 @@ pub(in super::super) fn path_12k(scene: &mut Scene) -> Cell {
     target(scene, &format!("{OWN}/{}", "x".repeat(12_000)), None)
 }
 
-pub(in super::super) fn query(scene: &mut Scene) -> Cell {
+pub(in super::super) fn query_6k(scene: &mut Scene) -> Cell {
+    target(scene, &format!("{OWN}?{}", "x".repeat(6_000)), Some(200))
+}
+
+pub(in super::super) fn query_24k(scene: &mut Scene) -> Cell {
     target(scene, &format!("{OWN}?{}", "x".repeat(24_000)), None)
 }
 

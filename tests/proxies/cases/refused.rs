@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::super::peer::{CLIENT, Kind, exchange_from};
 use super::super::scene::{OWN, Scene, Sent, outcome, problem, values};
 use super::super::table::{Cell, Note};
@@ -180,9 +178,4 @@ fn fields(answer: &Response) -> BTreeMap<String, String> {
         known.push_str(value);
     }
     fields
-}
-
-/// A problem of latchkey's.
-pub(super) fn is_problem(answer: &Response) -> bool {
-    matches!(problem(answer)["code"], Value::String(_))
 }

@@ -3,9 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use super::super::peer::{CLIENT, Kind, Peer, connect_from};
+use super::super::peer::{CLIENT, Peer, connect_from};
 use super::super::scene::{OWN, Scene, outcome};
-use super::super::table::{Cell, Note};
+use super::super::table::Cell;
 use super::allowed::addressed;
 use crate::support::gateway::Gateway;
 use crate::support::h2::H2;
@@ -195,13 +195,6 @@ pub(in super::super) fn shared(scene: &mut Scene) -> Cell {
         scene.check(what, "outcome", got.as_deref(), Some("200"));
     }
     let more = accepted(scene.gateway()) - before;
-    if scene.kind == Kind::HaProxy {
-        scene.note(Note::NoReuse);
-        if more < QUESTIONS {
-            scene.complain(what, format!("{more} for {QUESTIONS} questions: it can reuse them"));
-        }
-        return Cell::Is("no body".to_owned());
-    }
     // A few, of as many threads.
     if more > QUESTIONS / 3 {
         scene.complain(what, format!("{more} for {QUESTIONS} questions"));
