@@ -37,6 +37,7 @@ mod front_reload;
 mod front_tls;
 mod front_upstream;
 mod naive;
+mod observability;
 mod openapi;
 mod operators;
 mod operators_browser;

@@ -367,8 +367,10 @@ fn commit_observer(writable: &Arc<AtomicBool>, metrics: &Arc<Metrics>) -> Commit
 /// Announces the names that may be label values.
 fn announce(metrics: &Metrics, policies: &Policies) {
     let limits: Vec<Name> = policies.limits.iter().map(|limit| limit.name.clone()).collect();
-    let issuers: Vec<Name> = policies.issuers.iter().map(|issuer| issuer.name.clone()).collect();
-    metrics.configure(&limits, &issuers);
+    // One with a shared secret has no key set that could be missing or old.
+    let issuers = policies.issuers.iter().filter(|issuer| issuer.secret.is_none());
+    let key_sets: Vec<_> = issuers.map(|issuer| (issuer.name.clone(), issuer.stale_max)).collect();
+    metrics.configure(&limits, &key_sets);
 }
 
 fn make_first_signing_key(

@@ -39,7 +39,7 @@ use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
 use crate::client_address::Caller;
 use crate::clock::Now;
-use crate::decision::denial::Code;
+use crate::decision::denial::{Code, Stage};
 use crate::decision::policy::{Policies, Target};
 use crate::decision::principal::Principal;
 use crate::decision::request::RequestView;
@@ -276,6 +276,9 @@ impl Exchange<'_> {
         metrics.decision(refusal.mechanism(), Some(refusal.denial.code()));
         if let Some(report) = &refusal.limit {
             metrics.limited(report.policy.as_str());
+        }
+        if refusal.denial.stage() == Stage::Throttle {
+            metrics.throttled();
         }
         log::refusal(&self.subject(parts), refusal);
         live::refusal(&self.conn.local.shared, &self.subject(parts), refusal);

@@ -81,7 +81,10 @@ pub fn schedule(node: &Node, caller: &Caller) -> Result<Option<Schedule>, Operat
 /// Makes a backup if one is due, and deletes those that are too many. Whether one was made.
 pub fn maintain(node: &Node) -> Result<bool, OperationError> {
     let config = node.config.load_full();
-    let Some(interval) = config.backup.interval else { return Ok(false) };
+    let Some(interval) = config.backup.interval else {
+        node.metrics.backup_schedule(None, None);
+        return Ok(false);
+    };
     if !may_try(node, interval) {
         return Ok(false);
     }
@@ -106,6 +109,7 @@ fn may_try(node: &Node, interval: Duration) -> bool {
 fn make_if_due(node: &Node, interval: Duration) -> Result<bool, OperationError> {
     let now = now(node);
     let newest = last_scheduled(&node.config.load().backup.directory, now)?;
+    node.metrics.backup_schedule(Some(interval), newest);
     if newest.is_some_and(|newest| now < newest + interval) {
         return Ok(false);
     }
