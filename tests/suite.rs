@@ -35,6 +35,8 @@ mod front_metrics;
 mod front_reload;
 mod front_tls;
 mod front_upstream;
+mod licences;
+mod manual;
 mod naive;
 mod openapi;
 mod operators;
