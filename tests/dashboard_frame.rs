@@ -10,7 +10,7 @@ use crate::support::gateway::{Gateway, Site};
 use crate::support::http::{Response, get, request};
 use crate::support::secrets;
 
-const PAGES: [&str; 6] = ["/", "/refusals", "/explore", "/policies", "/api", "/about"];
+const PAGES: [&str; 7] = ["/", "/refusals", "/codes", "/explore", "/policies", "/api", "/about"];
 
 fn start() -> (Site, Gateway) {
     let site = Site::new(None, "");

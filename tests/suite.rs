@@ -36,6 +36,8 @@ mod front_metrics;
 mod front_reload;
 mod front_tls;
 mod front_upstream;
+mod licences;
+mod manual;
 mod naive;
 mod observability;
 mod openapi;

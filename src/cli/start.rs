@@ -28,7 +28,8 @@ pub(super) fn load(sources: &Sources) -> Result<Config, Failure> {
             1 => format!("the configuration is wrong:\n{errors}"),
             n => format!("the configuration has {n} mistakes:\n{errors}"),
         };
-        Failure::new(Exit::Configuration, message)
+        let hint = "`latchkey config reference`, or latchkey.toml(5), has every key";
+        Failure::new(Exit::Configuration, message).hint(hint)
     })
 }
 
