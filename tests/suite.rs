@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod admin_plane;
 mod api;
 mod attack;
 mod audit_log;

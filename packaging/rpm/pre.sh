@@ -1,10 +1,9 @@
-# $1: how many versions will be installed. The header's fields are filled in when this runs, which is
-# why a percent sign is written twice.
+# $1: how many versions will be installed. packaging/build fills in which one this is.
 if [ "$1" -gt 1 ] && [ -z "${LATCHKEY_ALLOW_DOWNGRADE:-}" ]; then
-    new='%{VERSION}-%{RELEASE}'
-    old=$(rpm -q --qf '%%{VERSION}-%%{RELEASE}\n' latchkey 2>/dev/null | sort -V | tail -n 1)
+    new='@VERSION@'
+    old=$(rpm -q --qf '%{VERSION}-%{RELEASE}\n' latchkey 2>/dev/null | sort -V | tail -n 1)
     if [ -n "$old" ] && [ "$old" != "$new" ] &&
-        [ "$(printf '%%s\n%%s\n' "$old" "$new" | sort -V | tail -n 1)" = "$old" ]; then
+        [ "$(printf '%s\n%s\n' "$old" "$new" | sort -V | tail -n 1)" = "$old" ]; then
         cat >&2 <<EOF
 latchkey $new is older than $old, which is here: nothing was changed.
 

@@ -384,6 +384,7 @@ mod tests {
             "latchkey token issue acme --scope search --scope compare --lifetime 2h",
             "latchkey operator token create --name ci --role viewer",
             "latchkey shop limits acme --set widget-search=10/1m",
+            "latchkey shop standing acme",
             "latchkey explain --path / -H X-Widget-Token:abc",
             "latchkey explain -",
             "latchkey healthcheck --timeout 1",
