@@ -31,8 +31,7 @@ impl Build {
         )?;
         let last_successful = set.gauge(
             "config_last_reload_successful",
-            "Whether the last attempt to load the configuration went well: 1, or 0 while the one \
-             before it stays in force.",
+            "Whether the configuration was put in force when it was last read.",
         )?;
         Ok(Self { reload_failures, reload_successes, last_success, last_successful })
     }

@@ -145,7 +145,7 @@ fn series_do_not_depend_on_shops_or_callers() {
                   [[limits]]\nname = \"rest\"\npaths = [\"/*\"]\nkey = \"address\"\n\
                   limit = 250000\nwindow = \"1s\"\nfallback = true\n";
     let site = Site::new(Some(&upstream), config);
-    let gateway = site.start_with(&[("LATCHKEY_LOG__LEVEL", "error")]);
+    let gateway = site.start_with(&[("LATCHKEY_LOG__LEVEL", "info,latchkey::refusal=warn")]);
     gateway.send(&get("/api/search/x"));
     gateway.send(&request("POST", "/nowhere"));
     let before = prometheus_series(&gateway.metrics());
