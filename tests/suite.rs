@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod admin_plane;
 mod api;
 mod attack;
 mod audit_log;
@@ -35,7 +36,10 @@ mod front_metrics;
 mod front_reload;
 mod front_tls;
 mod front_upstream;
+mod licences;
+mod manual;
 mod naive;
+mod observability;
 mod openapi;
 mod operators;
 mod operators_browser;

@@ -198,6 +198,18 @@ fn files_functions_and_lines_are_short() {
 }
 
 #[test]
+fn the_overview_knows_every_module() {
+    let lib = read("src/lib.rs");
+    let modules: Vec<&str> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    assert!(modules.len() > 10, "src/lib.rs declares {modules:?}");
+    let prose: String = lib.lines().filter(|line| line.starts_with("//!")).collect();
+    let told = |module: &str| prose.contains(&format!("[`{module}`]"));
+    let untold = modules.into_iter().filter(|module| !told(module));
+    complain(untold.map(|module| format!("src/lib.rs does not say what `{module}` is for")));
+}
+
+#[test]
 fn every_dependency_is_used() {
     let manifest = read("Cargo.toml");
     let src: String = sources("src").into_iter().map(|file| file.blanked).collect();

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::admin_plane::AdminPlane;
 use super::certificates::{self, Keeper, Kept};
 use super::exit::{Exit, Failure};
 use super::start;
@@ -35,6 +36,8 @@ pub(super) struct Gateway {
     admin_address: SocketAddr,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// After the tasks: they end on it.
+    _plane: AdminPlane,
 }
 
 impl Gateway {
@@ -66,19 +69,32 @@ impl Gateway {
         let server = server.map_err(|e| bind_failure(&e))?;
 
         let (shutdown, watch) = watch::channel(false);
+        let plane = AdminPlane::start()?;
         let mut tasks = JoinSet::new();
         let router = admin::router(Arc::clone(&node));
         let routes = router.clone();
-        tasks.spawn(listener::serve_tcp(tcp, admin_tls, Arc::clone(&node), routes, watch.clone()));
-        tasks.spawn(listener::serve_unix(socket, router, watch.clone()));
-        tasks.spawn(jobs::run(Arc::clone(&node), watch.clone()));
+        let tcp = listener::serve_tcp(tcp, admin_tls, Arc::clone(&node), routes, watch.clone());
+        tasks.spawn_on(tcp, plane.handle());
+        let unix = listener::serve_unix(socket, router, watch.clone());
+        tasks.spawn_on(unix, plane.handle());
+        tasks.spawn_on(jobs::run(Arc::clone(&node), watch.clone()), plane.handle());
+        tasks.spawn(jobs::serve_workers(Arc::clone(&node), watch.clone()));
         for keeper in &certificates {
             tasks.spawn(Arc::clone(keeper).watch(watch.clone()));
         }
         tasks.spawn(issue_tokens(Arc::clone(&node), issue, watch));
         let server = server.start().map_err(|e| bind_failure(&e))?;
         record(&node, configuration::started).await;
-        Ok(Self { node, shared, server, certificates, admin_address, shutdown, tasks })
+        Ok(Self {
+            node,
+            shared,
+            server,
+            certificates,
+            admin_address,
+            shutdown,
+            tasks,
+            _plane: plane,
+        })
     }
 
     /// Where callers connect.

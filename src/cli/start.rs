@@ -18,8 +18,8 @@ use crate::metrics::Metrics;
 use crate::secret::SystemEntropy;
 use crate::store::StoreError;
 
-/// Threads of the admin plane: one may wait for the disk while the other answers.
-const ADMIN_THREADS: usize = 2;
+/// Threads of a command, or, in a gateway, of what workers wait for.
+const THREADS: usize = 2;
 
 /// Reads the configuration; every mistake is told at once.
 pub(super) fn load(sources: &Sources) -> Result<Config, Failure> {
@@ -28,15 +28,17 @@ pub(super) fn load(sources: &Sources) -> Result<Config, Failure> {
             1 => format!("the configuration is wrong:\n{errors}"),
             n => format!("the configuration has {n} mistakes:\n{errors}"),
         };
-        Failure::new(Exit::Configuration, message)
+        let hint = "`latchkey config reference`, or latchkey.toml(5), has every key";
+        Failure::new(Exit::Configuration, message).hint(hint)
     })
 }
 
-/// The runtime of the admin plane, and of commands.
+/// The runtime of commands. In a gateway, callers of the admin plane are served by another
+/// ([`super::admin_plane`]).
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = Builder::new_multi_thread()
-        .worker_threads(ADMIN_THREADS)
-        .thread_name("admin")
+        .worker_threads(THREADS)
+        .thread_name("control")
         .enable_all()
         .build();
     runtime.map_err(|e| Failure::new(Exit::Failure, format!("no threads to run on: {e}")))

@@ -14,6 +14,7 @@ use super::raw::{CREDENTIALS, Place, Tree};
 use super::read::Section;
 use super::report::{Noted, Report};
 use super::server;
+use super::shape::Fact;
 use super::value::{self, Span, quote};
 use super::{
     Config, ConfigErrors, LogConfig, LogFormat, Sources, StoreConfig, admin, door, issuers,
@@ -36,7 +37,7 @@ pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigEr
     let mut root = Section::root(tree, &mut report);
     let config = read_config(&mut root, sources);
     root.finish();
-    let Report { errors, lines } = report;
+    let Report { errors, lines, .. } = report;
     match config {
         Ok(config) if errors.is_empty() => {
             Ok(Config { effective: Effective::new(lines), ..config })
@@ -97,6 +98,13 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
         log: log?,
         effective: Effective::new(Vec::new()),
     })
+}
+
+/// What is known of every key that is asked for when `tree` is read, mistakes aside.
+pub(super) fn facts(tree: &Tree, sources: &Sources) -> Vec<Fact> {
+    let mut report = Report { facts: Some(Vec::new()), ..Report::default() };
+    let _ = read_config(&mut Section::root(tree, &mut report), sources);
+    report.facts.unwrap_or_default()
 }
 
 /// A table with one key.
@@ -167,8 +175,7 @@ fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
 fn read_origin(root: &mut Section<'_, '_>) -> Result<Rules, Noted> {
     let mut t = root.table("origin");
     let www_alias = t.boolean("www_alias", true);
-    let ignore_scheme =
-        t.text("scheme", "strict", |text| one_of(text, &[("strict", false), ("ignore", true)]));
+    let ignore_scheme = t.choice("scheme", "strict", &[("strict", false), ("ignore", true)]);
     t.finish();
     Ok(Rules { www_alias: www_alias?, ignore_scheme: ignore_scheme? })
 }
@@ -226,9 +233,8 @@ fn read_failed_attempts(root: &mut Section<'_, '_>) -> Result<AttemptPolicy, Not
 fn read_log(root: &mut Section<'_, '_>) -> Result<LogConfig, Noted> {
     let mut t = root.table("log");
     let level = t.text("level", "info", value::parse_log_level);
-    let format = t.text("format", "text", |text| {
-        one_of(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
-    });
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = t.choice("format", "text", &formats);
     let access = t.boolean("access", false);
     let access_sample = t.integer("access_sample", 1, (1, 1_000_000));
     let queue_lines_max = t.count("queue_lines_max", 8192, (16, 1 << 20));

@@ -255,7 +255,7 @@ pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
 }
 
 /// Bounds of a duration, both inclusive.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span(pub(super) Duration, pub(super) Duration);
 
 impl Span {

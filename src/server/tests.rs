@@ -741,6 +741,28 @@ fn upstreams_that_fail() {
 }
 
 #[test]
+fn failures_say_whose_request_it_was() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gateway = Gateway::new(closed);
+    for (path, key, whose) in [
+        ("/shops/me/x", KEY, (Some("demo"), Some("key_0000000000000007"), "plugin")),
+        ("/open", "", (None, None, "open")),
+        ("/nowhere", "", (None, None, "nowhere")),
+    ] {
+        let key = if key.is_empty() { String::new() } else { format!("X-Shop-API-Key: {key}\r\n") };
+        let call = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{key}Connection: close\r\n\r\n");
+        problem(&gateway.ask_and_close(&call), 502, "upstream_unreachable");
+        let events = gateway.shared.events.recent();
+        let event = events.last().unwrap();
+        let shop = event.shop.as_ref().map(ShopId::as_str);
+        let told = (shop, event.key_id.as_deref(), event.route.as_ref().unwrap().as_str());
+        assert_eq!(told, whose, "{path}");
+        let mechanism = if shop.is_some() { Mechanism::ShopApiKey } else { Mechanism::Anonymous };
+        assert_eq!(event.mechanism, Some(mechanism));
+    }
+}
+
+#[test]
 fn upstreams_that_hang() {
     let upstream = Upstream::new(|mut stream, _| {
         read_message(&mut stream);

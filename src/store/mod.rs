@@ -22,6 +22,7 @@ mod read;
 pub mod records;
 mod schema;
 mod search;
+mod space;
 #[cfg(test)]
 mod testing;
 mod usage;
@@ -29,6 +30,7 @@ mod write;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -45,6 +47,7 @@ pub use self::records::{
     Role, RoleError, ShopRecord, SigningKeyRecord, TokenRecord,
 };
 pub use self::search::{FoundShops, SearchBudget, Words};
+pub use self::space::Space;
 pub use self::usage::Steps;
 pub use self::write::{PRUNE_MAX, WriteTx};
 
@@ -179,6 +182,15 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.context.path
+    }
+
+    /// How much room the database takes, and how much there is.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot say.
+    pub fn space(&self) -> io::Result<Space> {
+        Space::of(self.path())
     }
 
     /// Runs `f` over a consistent view of the database. Never waits for a writer, except while the

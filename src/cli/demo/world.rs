@@ -233,7 +233,7 @@ fn make_shop(node: &Node, id: &str, url: &str) -> Result<ShopId, Failure> {
 
 /// Makes the operator that signs in to the dashboard: its password.
 fn make_operator(node: &Node) -> Result<SecretText, Failure> {
-    let password = operators::generate_password(node);
+    let password = operators::generate_password(node.entropy.as_ref());
     let password = password.map_err(|e| operation_failure(&e.into()))?;
     let name = OPERATOR.to_owned();
     let fields = operators::OperatorFields { name, role: Role::Owner, shops: Vec::new() };

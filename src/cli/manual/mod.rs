@@ -1,0 +1,96 @@
+//! The manual: a page per command, made from the grammar, and pages about the whole.
+//!
+//! The latter are written in `packaging/man/`; what a page says of keys, codes and metrics is
+//! filled in from the code that has them, so that it cannot say anything else. Prints nothing.
+
+mod fill;
+mod markup;
+#[cfg(test)]
+mod tests;
+
+use clap::CommandFactory as _;
+
+use self::markup::Page;
+use super::args::Cli;
+use super::exit::{Exit, Failure};
+
+pub(super) use self::fill::{configuration, configuration_json};
+
+/// The day on which the pages were last worked over.
+const DATE: &str = "2026-11-23";
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The pages about the whole, as they are written.
+const WRITTEN: [&str; 6] = [
+    include_str!("../../../packaging/man/latchkey.toml.5.txt"),
+    include_str!("../../../packaging/man/latchkey-metrics.7.txt"),
+    include_str!("../../../packaging/man/latchkey-proxies.7.txt"),
+    include_str!("../../../packaging/man/latchkey-refusals.7.txt"),
+    include_str!("../../../packaging/man/latchkey-security.7.txt"),
+    include_str!("../../../packaging/man/latchkey-upgrade.7.txt"),
+];
+
+/// What latchkey(1) has besides the grammar.
+const LATCHKEY_1: &str = include_str!("../../../packaging/man/latchkey.1.txt");
+
+/// What the page of every command ends with.
+const COMMAND_1: &str = "## SEE ALSO\nlatchkey(1), latchkey.toml(5)\n";
+
+/// A page, ready to be written.
+pub(super) struct Sheet {
+    /// `latchkey.toml.5`
+    pub(super) file: String,
+    pub(super) roff: String,
+    pub(super) text: String,
+}
+
+/// Every page.
+pub(super) fn sheets() -> Result<Vec<Sheet>, Failure> {
+    let mut sheets = Vec::new();
+    for source in WRITTEN {
+        let page = Page::parse(&fill::fill(source)?);
+        let file = format!("{}.{}", page.name, page.section);
+        sheets.push(Sheet { file, roff: page.roff(VERSION, DATE), text: page.text() });
+    }
+    let mut program = Cli::command().disable_help_subcommand(true);
+    program.build();
+    add_commands(&program, &mut sheets)?;
+    sheets.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(sheets)
+}
+
+/// The page that somebody calls `name`: `latchkey-refusals`, `refusals`, `key rotate`.
+pub(super) fn find(name: &str) -> Result<Sheet, Failure> {
+    let wanted = name.replace(' ', "-");
+    let mut sheets = sheets()?;
+    let stem = |sheet: &Sheet| sheet.file.rsplit_once('.').map(|(stem, _)| stem.to_owned());
+    let found = sheets.iter().position(|sheet| {
+        let full = format!("latchkey-{wanted}");
+        sheet.file == wanted || stem(sheet).is_some_and(|stem| stem == wanted || stem == full)
+    });
+    if let Some(at) = found {
+        return Ok(sheets.swap_remove(at));
+    }
+    let about = sheets.iter().filter(|sheet| !sheet.file.ends_with(".1")).filter_map(stem);
+    let about: Vec<String> = about.collect();
+    let failure = Failure::new(Exit::Usage, format!("there is no manual page `{name}`"));
+    Err(failure.hint(format!("there are {}, and one per command", about.join(", "))))
+}
+
+fn add_commands(command: &clap::Command, sheets: &mut Vec<Sheet>) -> Result<(), Failure> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        add_commands(below, sheets)?;
+    }
+    let page = clap_mangen::Man::new(command.clone()).date(DATE).manual("latchkey manual");
+    let is_program = command.get_display_name().is_none_or(|name| name == "latchkey");
+    // Every page but the first belongs to the same program.
+    let page = page.source(format!("latchkey {VERSION}"));
+    let mut roff = Vec::new();
+    page.render(&mut roff)?;
+    let more = if is_program { LATCHKEY_1 } else { COMMAND_1 };
+    let roff = String::from_utf8_lossy(&roff).into_owned() + &markup::sections_roff(more);
+    let text = command.clone().render_long_help().to_string();
+    sheets.push(Sheet { file: page.get_filename(), roff, text });
+    Ok(())
+}
