@@ -6,6 +6,7 @@
 
 use figment::value::{Dict, Value};
 
+use super::credential::Credentials;
 use super::print::Line;
 use super::raw::{Place, Tree};
 use super::report::{Noted, Report};
@@ -156,6 +157,11 @@ impl<'r, 't> Section<'r, 't> {
     pub(super) fn left_out(&mut self, key: &'static str, note: &str) {
         let _ = self.find(key);
         self.print(Line::Nothing(key, note.to_owned()));
+    }
+
+    /// What values that name a credential stand for.
+    pub(super) fn credentials(&self) -> &'t Credentials {
+        &self.tree.credentials
     }
 
     /// Whether `key` is written (or has a default in a table of defaults).
