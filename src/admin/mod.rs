@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use axum::Router;
 
+pub use self::api::degraded;
 pub use self::caller::{Caller, Via};
 pub(crate) use self::key_sets::sources as issuer_sources;
 pub use self::node::{Node, OpenError};

@@ -25,6 +25,7 @@ mod pages;
 mod password;
 mod progress;
 mod serve;
+mod service;
 mod start;
 mod transfer;
 

@@ -83,7 +83,9 @@ pub(super) fn ensure_free(key: &str, address: SocketAddr) -> Result<(), Failure>
         return Ok(());
     };
     let (exit, hint) = if error.kind() == ErrorKind::AddrInUse {
-        let hint = "another process listens there: stop it, or choose another port";
+        let hint = "another process listens there: stop it, or choose another port; if it is \
+                    systemd, for latchkey.socket, start latchkey through it: systemctl start \
+                    latchkey";
         (Exit::AddressInUse, hint)
     } else if error.kind() == ErrorKind::PermissionDenied {
         let hint = "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one";

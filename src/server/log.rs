@@ -282,6 +282,11 @@ pub(super) fn worker_failed(index: usize, error: &io::Error) {
     tracing::error!(target: "latchkey::server", worker = index, %error, "a worker cannot start");
 }
 
+/// The thread that accepts for all workers could not.
+pub(super) fn acceptor_failed(error: &io::Error) {
+    tracing::error!(target: "latchkey::server", %error, "no connections are accepted");
+}
+
 /// An error and its causes.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -10,6 +10,7 @@
 //! configuration, logs nothing and counts nothing: errors are returned, and commits are reported
 //! to the observer it was given.
 
+mod acl;
 pub mod audit;
 pub mod backup;
 mod error;

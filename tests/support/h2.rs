@@ -108,6 +108,21 @@ impl H2 {
         self.finish(exchange)
     }
 
+    /// The same; `None` if the server has said that this connection takes no more requests, so
+    /// that this one was not sent.
+    pub(crate) fn send_if_open(
+        &mut self,
+        request: http::request::Builder,
+    ) -> Option<Result<Response, h2::Error>> {
+        let request = request.body(()).expect("a request");
+        let sent = self.runtime.block_on(async {
+            poll_fn(|cx| self.send.poll_ready(cx)).await.ok()?;
+            self.send.send_request(request, true).ok()
+        });
+        let (response, body) = sent?;
+        Some(self.finish(Exchange { response, body }))
+    }
+
     /// `status code` of what comes back; `reset CODE` if nothing does.
     pub(crate) fn outcome(&mut self, request: http::request::Builder) -> String {
         match self.send(request) {

@@ -62,6 +62,19 @@ pub(super) async fn ready(State(node): State<Arc<Node>>) -> Response {
     (code, Json(Readiness { status, store, issuers })).into_response()
 }
 
+/// Why the node does not do all that it is configured to; `None` if it does.
+#[must_use]
+pub fn degraded(node: &Node) -> Option<String> {
+    let mut reasons = Vec::new();
+    if !node.is_writable() {
+        reasons.push("the store refuses writes".to_owned());
+    }
+    let issuers = issuers::all(node);
+    let without = issuers.iter().filter(|issuer| !issuer.usable);
+    reasons.extend(without.map(|issuer| format!("no keys of issuer {}", issuer.name)));
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
 /// All metrics, in the form that `Accept` asks for. What only a look can tell is looked up now;
 /// the limiter's table is read on a thread that may take its time.
 pub(super) async fn metrics(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {

@@ -50,6 +50,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use self::health::degraded;
 use self::problem::{Code, Problem};
 use super::node::Node;
 
