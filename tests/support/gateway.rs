@@ -105,6 +105,11 @@ impl Site {
         self.listen = address;
     }
 
+    /// Where the data listener is, once it is fixed.
+    pub(crate) fn listen_address(&self) -> SocketAddr {
+        self.listen
+    }
+
     /// Starts the server and waits until it serves.
     pub(crate) fn start(&self) -> Gateway {
         self.start_with(&[])
