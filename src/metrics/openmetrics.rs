@@ -114,7 +114,9 @@ fn line(out: &mut String, name: &str, labels: &[LabelPair], le: Option<&str>, va
 }
 
 fn push(out: &mut String, parts: &[&str]) {
-    parts.iter().for_each(|part| out.push_str(part));
+    for part in parts {
+        out.push_str(part);
+    }
 }
 
 /// The same three characters in label values and help texts.
