@@ -34,6 +34,7 @@ mod front_logs;
 mod front_metrics;
 mod front_reload;
 mod front_tls;
+mod front_trace;
 mod front_upstream;
 mod naive;
 mod openapi;

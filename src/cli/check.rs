@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::args::{ConfigCommand, HealthcheckArgs};
 use super::certificates;
+use super::collector;
 use super::exit::{Exit, Failure};
 use super::http::exchange;
 use super::output::Output;
@@ -30,6 +31,7 @@ pub(super) fn config(
         ConfigCommand::Check => {
             certificates::load(&config)?;
             certificates::check_upstreams(&config)?;
+            collector::check(&config)?;
             output.done("ok: the configuration is valid", &json!({"valid": true}))
         }
         ConfigCommand::Print => output.text(&config.print()),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::certificates::{self, Keeper, Kept};
+use super::collector;
 use super::exit::{Exit, Failure};
 use super::start;
 use crate::admin::listener::{self, ListenError, Secured};
@@ -24,6 +25,7 @@ use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, Iss
 use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared, UpstreamStates};
 use crate::store::TokenRecord;
 use crate::tls::Tls;
+use crate::trace::{self, Collector, Exporter};
 
 /// A gateway that serves.
 pub(super) struct Gateway {
@@ -32,6 +34,8 @@ pub(super) struct Gateway {
     server: Running,
     /// Those of the data plane's listener, then those of the admin plane's.
     certificates: [Arc<Keeper>; 2],
+    /// Where spans go, for now.
+    collector: watch::Sender<Option<Arc<Collector>>>,
     admin_address: SocketAddr,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -48,6 +52,7 @@ impl Gateway {
         };
         let tls = spawn_blocking(load).await;
         let (tls, admin_tls) = tls.map_err(|e| other(&e))??;
+        let collector = collector::load(&config).await?;
         let tcp = listener::bind_tcp(config.admin.listen).await.map_err(|e| listen_failure(&e))?;
         let admin_address = tcp.local_addr().map_err(|e| other(&e))?;
         start::ensure_free("server.listen", config.server.listen)?;
@@ -57,7 +62,7 @@ impl Gateway {
         let socket = listener::bind_unix(&config.admin.socket).map_err(|e| listen_failure(&e))?;
         node.metrics.certificates(tls.as_ref().map(Tls::expiries).unwrap_or_default());
         node.metrics.admin_certificates(admin_tls.as_ref().map(Tls::expiries).unwrap_or_default());
-        let (shared, issue) = share(&node, &config, tls);
+        let (shared, issue, spans) = share(&node, &config, tls);
         let admin_tls: Secured = admin_tls.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
         let certificates = [Kept::Data(Arc::clone(&shared)), Kept::Admin(admin_tls.clone())]
             .map(|kept| Arc::new(Keeper::new(&node, kept)));
@@ -75,10 +80,20 @@ impl Gateway {
         for keeper in &certificates {
             tasks.spawn(Arc::clone(keeper).watch(watch.clone()));
         }
+        let (collector, targets) = watch::channel(collector);
+        tasks.spawn(trace::run(
+            Exporter {
+                spans,
+                collector: targets,
+                metrics: Arc::clone(&node.metrics),
+                clock: Arc::clone(&node.clock),
+            },
+            watch.clone(),
+        ));
         tasks.spawn(issue_tokens(Arc::clone(&node), issue, watch));
         let server = server.start().map_err(|e| bind_failure(&e))?;
         record(&node, configuration::started).await;
-        Ok(Self { node, shared, server, certificates, admin_address, shutdown, tasks })
+        Ok(Self { node, shared, server, certificates, collector, admin_address, shutdown, tasks })
     }
 
     /// Where callers connect.
@@ -101,6 +116,7 @@ impl Gateway {
     pub(super) async fn reload(&self, config: Config) -> Result<Vec<String>, Failure> {
         let [data, admin] = &self.certificates;
         let prepared = (data.prepare(&config).await?, admin.prepare(&config).await?);
+        let collector = collector::load(&config).await?;
         let wanted = Settings::from_config(&config);
         prepare(&self.shared, &wanted).await?;
         // Requests between the two steps are decided by the old routes or by the new ones: both
@@ -119,6 +135,7 @@ impl Gateway {
         self.shared.upstreams.retain(&upstreams, &self.shared.metrics);
         data.install(prepared.0);
         admin.install(prepared.1);
+        self.collector.send_replace(collector);
         Ok(warnings)
     }
 
@@ -156,9 +173,14 @@ async fn prepare(shared: &Arc<Shared>, settings: &Settings) -> Result<(), Failur
     prepared.map_err(|message| Failure::new(Exit::Configuration, message))
 }
 
-/// What the data plane shares with the node, and the node's end of the channel between them.
-fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, IssueReceiver) {
+/// What the data plane shares with the node, and the node's ends of the channels between them.
+fn share(
+    node: &Arc<Node>,
+    config: &Config,
+    tls: Option<Tls>,
+) -> (Arc<Shared>, IssueReceiver, trace::Received) {
     let (sender, receiver) = issue::channel();
+    let (spans, recorded) = trace::channel(config.tracing.queue_max, &node.metrics);
     let shared = Shared {
         snapshot: Arc::clone(&node.published),
         limiter: Arc::clone(&node.limiter),
@@ -169,11 +191,12 @@ fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, I
         upstreams: UpstreamStates::default(),
         usage: Arc::clone(&node.usage),
         events: Arc::clone(&node.events),
+        spans,
         clock: Arc::clone(&node.clock),
         settings: ArcSwap::from_pointee(Settings::from_config(config)),
         tls: tls.map(ArcSwap::from_pointee),
     };
-    (Arc::new(shared), receiver)
+    (Arc::new(shared), receiver, recorded)
 }
 
 /// The node's keeper of key sets, which a reload may replace.

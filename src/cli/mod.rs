@@ -10,6 +10,7 @@ mod backup;
 mod certificates;
 mod check;
 mod client;
+mod collector;
 mod demo;
 mod doctor;
 mod exit;

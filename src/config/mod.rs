@@ -25,6 +25,7 @@ mod scalar;
 mod secret_file;
 mod server;
 mod tls;
+mod traces;
 mod typed;
 mod upstream;
 mod validate;
@@ -49,6 +50,7 @@ pub use reload::restart_needed;
 pub use secret_file::read_secret_file;
 pub use server::{ForwardingHeader, H2Config, ServerConfig};
 pub use tls::{CertificateFiles, ClientAuth, TlsConfig, TlsVersion};
+pub use traces::{OtlpConfig, Propagate, SampleRatio, TracingConfig, read_otlp_headers};
 pub use upstream::{EjectionConfig, Endpoint, ProbeConfig, UpstreamConfig, UpstreamTlsConfig};
 pub use value::parse_duration;
 
@@ -145,6 +147,8 @@ pub struct Config {
     pub backup: BackupConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Traces.
+    pub tracing: TracingConfig,
     /// What was read, for [`Config::print`].
     pub effective: Effective,
 }

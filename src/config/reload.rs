@@ -6,10 +6,11 @@ use super::Config;
 
 /// The keys that differ between `old` and `new` and that only a restart can apply: sockets,
 /// threads, files and memory that are set up once. A reload applies the rest: routes, limits,
-/// issuers, upstreams, origins, widgets, the log's level, certificates, sessions and passwords of
-/// operators, what is kept and for how long, backups, and for new connections the bounds and
-/// timeouts of the data plane. Certificates can be replaced, but a plain listener does
-/// not become a TLS listener, nor the other way about: callers would meet both for a while.
+/// issuers, upstreams, origins, widgets, the log's level, traces and their collector, certificates,
+/// sessions and passwords of operators, what is kept and for how long, backups, and for new
+/// connections the bounds and timeouts of the data plane. Certificates can be replaced, but a plain
+/// listener does not become a TLS listener, nor the other way about: callers would meet both for a
+/// while.
 #[must_use]
 pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
@@ -34,6 +35,7 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("jwt_cache.entries", old.jwt_cache_entries != new.jwt_cache_entries),
         ("log.format", old.log.format != new.log.format),
         ("log.queue_lines_max", old.log.queue_lines_max != new.log.queue_lines_max),
+        ("tracing.otlp.queue_max", old.tracing.queue_max != new.tracing.queue_max),
     ];
     let changed = changed.into_iter().filter(|(_, differs)| *differs);
     changed.map(|(key, _)| key).collect()

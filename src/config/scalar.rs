@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Text,
     /// The integer that it spells.
     Integer,
+    /// The number that it spells, whole or not.
+    Number,
     /// The boolean that it spells.
     Boolean,
     /// A list.
@@ -31,6 +33,7 @@ pub(super) fn coerce(written: &Value, kind: Kind, textual: bool) -> Value {
     let text = written.as_str().filter(|_| textual);
     let coerced = match kind {
         Kind::Integer => text.and_then(|t| t.parse::<u64>().ok()).map(From::from),
+        Kind::Number => text.and_then(|t| t.parse::<f64>().ok()).map(From::from),
         Kind::Boolean => text.and_then(|t| t.parse::<bool>().ok()).map(From::from),
         Kind::Text | Kind::Other => None,
     };

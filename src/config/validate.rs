@@ -2,7 +2,7 @@
 //!
 //! Every table is read to its end before any of it is used, so that all its mistakes are found.
 //! Larger tables are read by modules of their own: `server` and `tls`, `admin`, `upstream`,
-//! `policies`, `issuers`, `door`, `keeping`.
+//! `policies`, `issuers`, `door`, `keeping`, `traces`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::server;
 use super::value::{self, Span, quote};
 use super::{
     Config, ConfigErrors, LogConfig, LogFormat, Sources, StoreConfig, admin, door, issuers,
-    keeping, policies, upstream,
+    keeping, policies, traces, upstream,
 };
 use crate::decision::origin::Rules;
 use crate::decision::policy::{AttemptPolicy, Policies, WidgetPolicy};
@@ -67,6 +67,7 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
     let usage = keeping::read_usage(root);
     let backup = keeping::read_backup(root, store.as_ref().map_err(|noted| *noted));
     let log = read_log(root);
+    let tracing = traces::read(root);
 
     let (widget, widget_signing_key_rotation) = widget?;
     let (issuers, issuer_sources) = issuers?.into_iter().unzip();
@@ -95,6 +96,7 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
         usage: usage?,
         backup: backup?,
         log: log?,
+        tracing: tracing?,
         effective: Effective::new(Vec::new()),
     })
 }

@@ -47,6 +47,8 @@ pub(super) enum Check {
     Upstream,
     /// An identity provider.
     Issuer,
+    /// The collector of traces.
+    Collector,
     /// Free space.
     Disk,
     /// How many files may be open.
@@ -68,6 +70,7 @@ impl Check {
             Self::Listener => "listener",
             Self::Upstream => "upstream",
             Self::Issuer => "issuer",
+            Self::Collector => "collector",
             Self::Disk => "disk",
             Self::OpenFiles => "open_files",
             Self::Clock => "clock",

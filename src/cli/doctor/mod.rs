@@ -6,6 +6,7 @@
 
 mod certificates;
 mod clock;
+mod collector;
 mod configuration;
 mod files;
 mod finding;
@@ -53,6 +54,7 @@ async fn examine(config: &Config, report: &mut Report) {
     listeners::check(config, server, report).await;
     upstreams::check(config, report).await;
     let dates = providers::check(config, server, &system, report).await;
+    collector::check(config, &system, report).await;
     space::check(config, server, report);
     clock::check(started, system.now(), &dates, report);
 }
