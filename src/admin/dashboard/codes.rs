@@ -22,16 +22,18 @@ struct Row {
     name: &'static str,
     status: u16,
     title: &'static str,
-    advice: Advice,
+    when: &'static str,
+    /// For who sent the request.
+    sender: &'static str,
+    operator: &'static str,
 }
 
 /// Every code.
 pub(super) async fn show(visit: SignedIn) -> Answer {
-    let row = |code: Code| Row {
-        name: code.as_str(),
-        status: code.status(),
-        title: code.title(),
-        advice: code.advice(),
+    let row = |code: Code| {
+        let Advice { when, caller, operator } = code.advice();
+        let (name, status, title) = (code.as_str(), code.status(), code.title());
+        Row { name, status, title, when, sender: caller, operator }
     };
     let codes = Code::ALL.map(row).into();
     page(&Codes { frame: visit.frame("Refusal codes", "/refusals"), codes })
