@@ -14,6 +14,8 @@ an older one does not read. To go back:
   2. allow it, once:       LATCHKEY_ALLOW_DOWNGRADE=1 rpm -U --oldpackage latchkey-$new....rpm
   3. if latchkey now refuses its database, put back a backup that the older one took
      before the upgrade:   systemctl stop latchkey; latchkey restore FILE
+
+latchkey-upgrade(7) says more: man latchkey-upgrade
 EOF
         exit 1
     fi
