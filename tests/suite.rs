@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod admin_plane;
 mod api;
 mod attack;
 mod audit_log;
@@ -38,6 +39,7 @@ mod front_upstream;
 mod licences;
 mod manual;
 mod naive;
+mod observability;
 mod openapi;
 mod operators;
 mod operators_browser;
@@ -45,6 +47,7 @@ mod operators_listener;
 mod operators_oidc;
 mod proxies;
 mod secrecy;
+mod service;
 mod spec_jwt;
 mod spec_keys;
 mod spec_outcomes;
@@ -53,4 +56,5 @@ mod spec_widget;
 mod startup;
 mod support;
 mod tidy;
+mod upgrade;
 mod usage;

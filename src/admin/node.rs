@@ -19,7 +19,8 @@ use super::identity::Identity;
 use super::key_sets;
 use super::ledger::Ledger;
 use super::oidc::Oidc;
-use super::operations::{OperationError, assertion_keys, backups, configuration, transfer};
+use super::operations::events::Listening;
+use super::operations::{OperationError, Pruning, Taken, assertion_keys, backups, configuration};
 use super::overview::Sampler;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
@@ -120,8 +121,12 @@ pub struct Node {
     pub entropy: Arc<dyn Entropy>,
     pub(super) jwks: ArcSwapOption<Jwks>,
     pub(super) backups: backups::Memory,
-    pub(super) importing: transfer::Importing,
-    pub(super) verifying_audit: AtomicBool,
+    pub(super) importing: Taken,
+    pub(super) verifying_audit: Taken,
+    /// What the audit log's retention knows of the clock.
+    pub(super) pruning: Pruning,
+    /// Who listens to refusals, and how often.
+    pub(super) listening: Listening,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
     pub(super) identity: Identity,
@@ -169,6 +174,8 @@ impl Node {
         metrics.config_loaded(clock.now().unix);
         let loaded = load(&store, &config, pepper.clone())?;
         let identity = store.read(|tx| Identity::load(tx, &config, password_key, clock.now()))?;
+        let retention = config.audit.retention;
+        let pruning = store.read(|tx| Pruning::begin(tx, retention, clock.now()))?;
         let node = Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
@@ -185,8 +192,10 @@ impl Node {
             entropy,
             jwks: ArcSwapOption::empty(),
             backups: backups::Memory::default(),
-            importing: transfer::Importing::default(),
-            verifying_audit: AtomicBool::new(false),
+            importing: Taken::default(),
+            verifying_audit: Taken::default(),
+            pruning,
+            listening: Listening::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
             identity,
@@ -265,7 +274,8 @@ impl Node {
         &self.pepper
     }
 
-    /// The keeper of key sets; `None` until [`super::jobs::run`] has started it.
+    /// The keeper of key sets; `None` until [`super::jobs::serve_workers`] has
+    /// started it.
     #[must_use]
     pub fn jwks(&self) -> Option<Arc<Jwks>> {
         self.jwks.load_full()
@@ -357,8 +367,10 @@ fn commit_observer(writable: &Arc<AtomicBool>, metrics: &Arc<Metrics>) -> Commit
 /// Announces the names that may be label values.
 fn announce(metrics: &Metrics, policies: &Policies) {
     let limits: Vec<Name> = policies.limits.iter().map(|limit| limit.name.clone()).collect();
-    let issuers: Vec<Name> = policies.issuers.iter().map(|issuer| issuer.name.clone()).collect();
-    metrics.configure(&limits, &issuers);
+    // One with a shared secret has no key set that could be missing or old.
+    let issuers = policies.issuers.iter().filter(|issuer| issuer.secret.is_none());
+    let key_sets: Vec<_> = issuers.map(|issuer| (issuer.name.clone(), issuer.stale_max)).collect();
+    metrics.configure(&limits, &key_sets);
 }
 
 fn make_first_signing_key(

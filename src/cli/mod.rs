@@ -5,6 +5,7 @@
 //! standard output through `output`, errors and logs to standard error. This is the top of the
 //! crate: it puts the parts together and decides nothing about requests.
 
+mod admin_plane;
 mod args;
 mod backup;
 mod certificates;
@@ -24,6 +25,7 @@ mod pages;
 mod password;
 mod progress;
 mod serve;
+mod service;
 mod start;
 mod transfer;
 

@@ -12,6 +12,7 @@
 //! a type that does not print.
 
 mod admin;
+mod credential;
 mod door;
 mod issuers;
 mod keeping;
@@ -41,6 +42,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::credential::Credentials;
 use crate::decision::policy::Policies;
 use crate::id::Name;
 
@@ -71,14 +73,16 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The sources of this process: `file`, its environment, and what flags say.
+    /// The sources of this process: `file`, its environment, and what flags say. Credentials that
+    /// it was not handed are those of the service that runs, where it may read them.
     #[must_use]
     pub fn of_process(file: ConfigFile, overrides: Vec<Override>) -> Self {
-        Self {
-            file,
-            environment: std::env::vars_os().filter(|(name, _)| raw::is_read(name)).collect(),
-            overrides,
+        let read = std::env::vars_os().filter(|(name, _)| raw::is_read(name));
+        let mut environment: BTreeMap<OsString, OsString> = read.collect();
+        if let Some(directory) = Credentials::of_the_unit() {
+            environment.entry(raw::CREDENTIALS.into()).or_insert(directory.into());
         }
+        Self { file, environment, overrides }
     }
 }
 
@@ -293,7 +297,7 @@ impl fmt::Display for ConfigError {
 /// Every mistake found, at once: unreadable or malformed file, unknown keys, bad values.
 pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
     let tree = raw::Tree::merge(sources).map_err(ConfigErrors)?;
-    validate::compile(&tree, sources)
+    validate::compile(&tree)
 }
 
 impl Config {

@@ -6,6 +6,7 @@
 
 use figment::value::{Dict, Value};
 
+use super::credential::Credentials;
 use super::print::Line;
 use super::raw::{Place, Tree};
 use super::report::{Noted, Report};
@@ -159,6 +160,11 @@ impl<'r, 't> Section<'r, 't> {
         let _ = self.find(key);
         self.note(key, &Shape::Unsaid, || Without::Means(note.to_owned()));
         self.print(Line::Nothing(key, note.to_owned()));
+    }
+
+    /// What values that name a credential stand for.
+    pub(super) fn credentials(&self) -> &'t Credentials {
+        &self.tree.credentials
     }
 
     /// Whether `key` is written (or has a default in a table of defaults).

@@ -1,13 +1,14 @@
 //! The keys of a table by the kind of value they want: durations, sizes, counts, texts, lists.
 //!
 //! Every reader notes a mistake where the key stands, or a value to print. No key is known here
-//! by its name.
+//! by its name, but that the names of keys that name files end in `_file`.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use figment::value::Value;
 
+use super::credential::Credentials;
 use super::read::Section;
 use super::report::{Noted, collect_all};
 use super::scalar::{
@@ -135,7 +136,10 @@ impl Section<'_, '_> {
         default: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, Noted> {
-        self.or_default(key, Shape::Text, default, |v| read_text(v, parse))
+        let credentials = self.credentials();
+        self.or_default(key, Shape::Text, default, |v| {
+            read_text(v, |text| named(key, text, credentials, parse))
+        })
     }
 
     /// A text that has to be written; `hint` says what to write.
@@ -145,7 +149,10 @@ impl Section<'_, '_> {
         hint: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, Noted> {
-        self.required(key, Shape::Text, hint, |v| read_text(v, parse))
+        let credentials = self.credentials();
+        self.required(key, Shape::Text, hint, |v| {
+            read_text(v, |text| named(key, text, credentials, parse))
+        })
     }
 
     /// A text that may be left out, which means `note`.
@@ -155,7 +162,10 @@ impl Section<'_, '_> {
         note: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Noted> {
-        self.optional(key, Shape::Text, note, |v| read_text(v, parse))
+        let credentials = self.credentials();
+        self.optional(key, Shape::Text, note, |v| {
+            read_text(v, |text| named(key, text, credentials, parse))
+        })
     }
 
     /// What one of `choices` names; `default` as it would be written.
@@ -257,4 +267,15 @@ impl Section<'_, '_> {
     ) -> Result<Option<T>, Noted> {
         self.optional(key, Shape::Names, note, |v| read_names(v, parse))
     }
+}
+
+/// Parses `text`; where `key` names a file, that may be a credential.
+fn named<T>(
+    key: &str,
+    text: &str,
+    credentials: &Credentials,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, String> {
+    let resolved = if key.ends_with("_file") { credentials.resolve(text)? } else { None };
+    parse(resolved.as_deref().unwrap_or(text))
 }

@@ -4,21 +4,20 @@
 //! Larger tables are read by modules of their own: `server` and `tls`, `admin`, `upstream`,
 //! `policies`, `issuers`, `door`, `keeping`.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::print::Effective;
-use super::raw::{CREDENTIALS, Place, Tree};
+use super::raw::{Place, Tree};
 use super::read::Section;
 use super::report::{Noted, Report};
 use super::server;
 use super::shape::Fact;
 use super::value::{self, Span, quote};
 use super::{
-    Config, ConfigErrors, LogConfig, LogFormat, Sources, StoreConfig, admin, door, issuers,
-    keeping, policies, upstream,
+    Config, ConfigErrors, LogConfig, LogFormat, StoreConfig, admin, door, issuers, keeping,
+    policies, upstream,
 };
 use crate::decision::origin::Rules;
 use crate::decision::policy::{AttemptPolicy, Policies, WidgetPolicy};
@@ -31,11 +30,14 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// What the scopes of a widget token may take, joined by spaces: the room a token has for them.
 const SCOPES_BYTES_MAX: usize = 127;
 
+/// The master key: the name of its credential, and of its file beside the database.
+const MASTER_KEY: &str = "master.key";
+
 /// Validates `tree`.
-pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigErrors> {
+pub(super) fn compile(tree: &Tree) -> Result<Config, ConfigErrors> {
     let mut report = Report::default();
     let mut root = Section::root(tree, &mut report);
-    let config = read_config(&mut root, sources);
+    let config = read_config(&mut root);
     root.finish();
     let Report { errors, lines, .. } = report;
     match config {
@@ -46,10 +48,10 @@ pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigEr
     }
 }
 
-fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, Noted> {
+fn read_config(root: &mut Section<'_, '_>) -> Result<Config, Noted> {
     let server = server::read(root);
     let admin = admin::read(root, server.as_ref().ok());
-    let store = read_store(root, sources);
+    let store = read_store(root);
     let socket = socket_path(root, &admin, &store);
     let upstreams = upstream::read(root);
     let origin = read_origin(root);
@@ -141,10 +143,11 @@ fn socket_path(
     Ok(socket)
 }
 
-fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Result<StoreConfig, Noted> {
+fn read_store(root: &mut Section<'_, '_>) -> Result<StoreConfig, Noted> {
     let mut t = root.table("store");
     let path = t.text("path", "/var/lib/latchkey/latchkey.redb", parse_path);
-    let credential = systemd_credential(sources);
+    let credentials = t.credentials();
+    let credential = credentials.find(MASTER_KEY);
     let note = match &credential {
         Some(_) => "the systemd credential master.key",
         None => "master.key beside the database",
@@ -160,16 +163,9 @@ fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Result<StoreConf
     }
     t.finish();
     let (path, key_file) = (path?, key_file?);
-    let master_key_creatable = key_file.is_some() || credential.is_none();
-    let master_key_file = key_file.or(credential).unwrap_or_else(|| beside(&path, "master.key"));
+    let master_key_file = key_file.or(credential).unwrap_or_else(|| beside(&path, MASTER_KEY));
+    let master_key_creatable = !credentials.has(&master_key_file);
     Ok(StoreConfig { path, master_key_file, master_key_creatable })
-}
-
-/// The master key as systemd hands it over (`LoadCredential=master.key:…`), if it does.
-fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
-    let directory = sources.environment.get(OsStr::new(CREDENTIALS))?;
-    let file = Path::new(directory).join("master.key");
-    file.is_file().then_some(file)
 }
 
 fn read_origin(root: &mut Section<'_, '_>) -> Result<Rules, Noted> {

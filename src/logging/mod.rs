@@ -5,6 +5,7 @@
 //! looks like a secret and writes. So a slow reader of standard error loses lines, which are
 //! counted, and holds up no request.
 
+mod journal;
 mod queue;
 mod redact;
 
@@ -21,6 +22,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, Registry};
 
+use self::journal::Levelled;
 use self::queue::Queue;
 use crate::config::{LogConfig, LogFormat};
 
@@ -91,7 +93,7 @@ impl fmt::Debug for LogHandle {
 pub fn init(config: &LogConfig) -> Result<LogHandle, LogError> {
     let (targets, levels) = reload::Layer::new(config.level.parse::<Targets>()?);
     let queue = Queue::start(config.queue_lines_max.get(), io::stderr(), tell_dropped)?;
-    let format = tracing_subscriber::fmt::layer().with_writer(queue.clone());
+    let format = tracing_subscriber::fmt::layer().with_writer(Levelled::new(queue.clone()));
     let format = match config.format {
         // Colours are for terminals, not for files and journals.
         LogFormat::Text => format.with_ansi(io::stderr().is_terminal()).boxed(),

@@ -6,11 +6,12 @@
 use std::net::IpAddr;
 
 use super::failure::Failure;
-use super::log::{Subject, key_id};
+use super::log::{Subject, Whose, key_id};
 use super::request_id::RequestId;
 use super::shared::Shared;
 use crate::decision::Refusal;
 use crate::decision::denial::Code;
+use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
 use crate::events::{self, bounded};
 use crate::id::{KeyId, ShopId};
@@ -52,12 +53,15 @@ pub(super) fn issue(
 pub(super) fn failed(
     shared: &Shared,
     subject: &Subject<'_>,
-    mechanism: Mechanism,
+    (whose, route): (&Whose, Option<&Route>),
     failure: &Failure,
 ) {
     tell(shared, subject, failure.code, |event| {
         event.why = bounded(&failure.reason);
-        event.mechanism = Some(mechanism);
+        event.route = route.map(|route| route.name.clone());
+        event.mechanism = Some(whose.mechanism);
+        event.shop = whose.shop;
+        event.key_id = whose.key_id().map(String::into_boxed_str);
     });
 }
 
@@ -96,5 +100,5 @@ fn tell(
         origin,
     };
     describe(&mut event);
-    shared.events.publish(event);
+    shared.events.submit(event);
 }

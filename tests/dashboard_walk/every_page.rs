@@ -387,6 +387,7 @@ fn on_a_phone(at: &mut Inspector<'_>) {
 /// Enrolment, its codes, and the step of the sign-in that asks for one.
 fn second_factor(at: &mut Inspector<'_>) {
     at.browser.open(&url(at.gateway, "/account"));
+    at.browser.fill(&[("own_password", PASSWORD)]);
     at.browser.press("form[action='/account/second-factor'] button");
     let secret = at.browser.text("main .steps code.select-all");
     at.look_at_secret("second-factor-setup");

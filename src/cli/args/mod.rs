@@ -126,6 +126,11 @@ fn set_flag((flag, key, value): (&str, &str, Option<&String>)) -> Option<Overrid
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the gateway
+    ///
+    /// SIGHUP has it read its configuration again, SIGTERM finish what is under way and stop; both
+    /// are told to a service manager (`NOTIFY_SOCKET`), and listening sockets that one hands over
+    /// (`LISTEN_FDS`) are served. It ends with 0 when it was told to stop; with 2 or 3 starting it
+    /// again is of no use before the command line or the configuration is changed.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
     /// Show every way in, allowed and refused, on a throw-away server
@@ -413,6 +418,7 @@ mod tests {
             "latchkey token issue acme --scope search --scope compare --lifetime 2h",
             "latchkey operator token create --name ci --role viewer",
             "latchkey shop limits acme --set widget-search=10/1m",
+            "latchkey shop standing acme",
             "latchkey explain --path / -H X-Widget-Token:abc",
             "latchkey explain -",
             "latchkey healthcheck --timeout 1",

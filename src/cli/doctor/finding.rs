@@ -47,6 +47,10 @@ pub(super) enum Check {
     Upstream,
     /// An identity provider.
     Issuer,
+    /// The identity provider that operators sign in by.
+    Operators,
+    /// Backups by schedule.
+    Backup,
     /// Free space.
     Disk,
     /// How many files may be open.
@@ -68,6 +72,8 @@ impl Check {
             Self::Listener => "listener",
             Self::Upstream => "upstream",
             Self::Issuer => "issuer",
+            Self::Operators => "operators",
+            Self::Backup => "backup",
             Self::Disk => "disk",
             Self::OpenFiles => "open_files",
             Self::Clock => "clock",

@@ -4,6 +4,7 @@
 //! Changes nothing: no file is made or written, no key set kept, no request sent to an upstream.
 //! It asks a server that runs what only that can know, and looks for itself at everything else.
 
+mod backups;
 mod certificates;
 mod clock;
 mod configuration;
@@ -53,6 +54,8 @@ async fn examine(config: &Config, report: &mut Report) {
     listeners::check(config, server, report).await;
     upstreams::check(config, report).await;
     let dates = providers::check(config, server, &system, report).await;
+    providers::check_operators(config, &system, report).await;
+    backups::check(config, server, started.unix, report);
     space::check(config, server, report);
     clock::check(started, system.now(), &dates, report);
 }

@@ -1,11 +1,13 @@
 //! What pages say of keys, codes and metrics, from the code that has them.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::markup::{Page, literal};
 use crate::cli::exit::{Exit, Failure};
+use crate::clock::Timestamp;
 use crate::config::{self, Block, Key, KeyTable, LeftOut, Restart};
 use crate::decision::denial::{Code, Stage};
 use crate::id::Name;
@@ -179,7 +181,11 @@ fn metrics() -> Result<String, Failure> {
     let failure = |error| Failure::new(Exit::Failure, format!("the metrics: {error}"));
     let metrics = Metrics::new(VERSION_LABEL).map_err(|error| failure(error.to_string()))?;
     let name = Name::parse(NAMED).map_err(|error| failure(error.to_string()))?;
-    metrics.configure(std::slice::from_ref(&name), std::slice::from_ref(&name));
+    // Whatever is there only when it is configured is described too.
+    metrics.configure(std::slice::from_ref(&name), &[(name.clone(), Duration::ZERO)]);
+    metrics.certificates(&[Timestamp::MAX]);
+    metrics.admin_certificates(&[Timestamp::MAX]);
+    metrics.backup_schedule(Some(Duration::ZERO), None);
     let upstream = metrics.upstream(&name);
     let mut out = String::new();
     for family in families(&metrics.render()) {
@@ -187,6 +193,7 @@ fn metrics() -> Result<String, Failure> {
         let _ = writeln!(out, "`{name}`\n: *{}.* {}", capital(&kind), literal(&help));
         for (label, values) in labels {
             let values = match values.as_slice() {
+                _ if label == "certificate" => "its place in the configuration, from 0".to_owned(),
                 [one] if one == NAMED => "a name of the configuration".to_owned(),
                 [one] if one == VERSION_LABEL => "the version".to_owned(),
                 values => values.join(", "),

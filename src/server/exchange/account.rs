@@ -17,7 +17,7 @@ use crate::decision::denial::Code;
 use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
 use crate::id::{Name, ShopId};
-use crate::metrics::{CutBy, Ended, Protocol};
+use crate::metrics::{CutBy, Ended, Example, Protocol};
 use crate::server::conn::InFlight;
 use crate::server::log::{self, Access, Subject};
 use crate::server::request_id::RequestId;
@@ -26,6 +26,7 @@ use crate::usage::{Outcome, Part};
 /// See the module documentation.
 pub(in crate::server) struct Account {
     in_flight: InFlight,
+    id: RequestId,
     started: Monotonic,
     protocol: Protocol,
     is_head: bool,
@@ -46,7 +47,6 @@ pub(in crate::server) struct Account {
 
 /// What only the access log wants to know.
 struct Record {
-    id: RequestId,
     method: Method,
     path: Box<str>,
     route: Option<Name>,
@@ -65,7 +65,6 @@ impl Account {
         let shared = &in_flight.conn().local.shared;
         let access = shared.settings.load().access;
         let record = access.filter(|sample| in_sample(&id, *sample)).map(|_| Record {
-            id,
             method: parts.method.clone(),
             path: parts.uri.path().into(),
             route: None,
@@ -73,6 +72,7 @@ impl Account {
             key_id: None,
         });
         Self {
+            id,
             started: shared.clock.now().mono,
             protocol: match parts.version {
                 Version::HTTP_09 | Version::HTTP_10 => Protocol::Http10,
@@ -199,16 +199,18 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let shared = &self.in_flight.conn().local.shared;
-        let took = shared.clock.now().mono.since(self.started);
+        let now = shared.clock.now();
+        let took = now.mono.since(self.started);
         let cut = self.cut_by();
-        shared.metrics.request_ended(&Ended {
+        let ended = Ended {
             protocol: self.protocol,
             status: self.status,
             code: self.code,
             took,
             bytes: self.bytes,
             cut,
-        });
+        };
+        shared.metrics.request_ended(&ended, Example { request_id: &self.id, at: now.unix });
         let Some(record) = &self.record else {
             return;
         };
@@ -216,7 +218,7 @@ impl Drop for Account {
             subject: Subject {
                 client: self.client,
                 certificate: self.in_flight.conn().certificate.as_deref(),
-                id: &record.id,
+                id: &self.id,
                 method: record.method.as_str(),
                 path: &record.path,
                 origin: None,

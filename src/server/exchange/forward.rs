@@ -25,6 +25,7 @@ use crate::decision::principal::Mechanism;
 use crate::metrics::UpstreamCause;
 use crate::server::client_body::ClientBody;
 use crate::server::failure::Failure;
+use crate::server::log::Whose;
 use crate::server::message::fields::{self, Outgoing};
 use crate::server::message::problem::{self, LimitHeaders};
 use crate::server::message::trailers;
@@ -42,7 +43,7 @@ pub(super) struct Forward {
     /// The client takes trailer fields.
     trailers: bool,
     limit: Option<LimitHeaders>,
-    mechanism: Mechanism,
+    whose: Whose,
     clock: Arc<dyn Clock>,
     id: RequestId,
 }
@@ -56,9 +57,9 @@ pub(super) enum Forwarded {
 }
 
 impl Forward {
-    /// How the caller authenticated.
-    pub(super) fn mechanism(&self) -> Mechanism {
-        self.mechanism
+    /// Whose request it is.
+    pub(super) fn whose(&self) -> Whose {
+        self.whose
     }
 
     /// Makes the upstream's request out of the client's.
@@ -122,7 +123,7 @@ impl Forward {
             upgrade: way.upgrade,
             trailers: way.trailers_taken,
             limit,
-            mechanism: admitted.principal().mechanism(),
+            whose: Whose::of(admitted.principal()),
             clock: Arc::clone(&shared.clock),
             id,
         })
@@ -130,7 +131,7 @@ impl Forward {
 
     /// Sends it and waits for the head of the response.
     pub(super) async fn send(self) -> Result<Forwarded, Failure> {
-        let Self { request, upstream, upgrade, trailers, limit, mechanism: _, clock, id } = self;
+        let Self { request, upstream, upgrade, trailers, limit, whose: _, clock, id } = self;
         let answer = send::send(&upstream, request, upgrade.as_deref(), &clock).await;
         let answer = match answer.map_err(|error| failure(&error))? {
             Answer::Response(response) => {
