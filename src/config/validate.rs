@@ -103,9 +103,9 @@ fn read_config(root: &mut Section<'_, '_>) -> Result<Config, Noted> {
 }
 
 /// What is known of every key that is asked for when `tree` is read, mistakes aside.
-pub(super) fn facts(tree: &Tree, sources: &Sources) -> Vec<Fact> {
+pub(super) fn facts(tree: &Tree) -> Vec<Fact> {
     let mut report = Report { facts: Some(Vec::new()), ..Report::default() };
-    let _ = read_config(&mut Section::root(tree, &mut report), sources);
+    let _ = read_config(&mut Section::root(tree, &mut report));
     report.facts.unwrap_or_default()
 }
 
