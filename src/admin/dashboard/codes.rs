@@ -23,17 +23,22 @@ struct Row {
     status: u16,
     title: &'static str,
     when: &'static str,
-    /// For who sent the request.
-    sender: &'static str,
-    operator: &'static str,
+    for_sender: &'static str,
+    for_operator: &'static str,
 }
 
 /// Every code.
 pub(super) async fn show(visit: SignedIn) -> Answer {
     let row = |code: Code| {
         let Advice { when, caller, operator } = code.advice();
-        let (name, status, title) = (code.as_str(), code.status(), code.title());
-        Row { name, status, title, when, sender: caller, operator }
+        Row {
+            name: code.as_str(),
+            status: code.status(),
+            title: code.title(),
+            when,
+            for_sender: caller,
+            for_operator: operator,
+        }
     };
     let codes = Code::ALL.map(row).into();
     page(&Codes { frame: visit.frame("Refusal codes", "/refusals"), codes })
