@@ -301,7 +301,7 @@ fn the_provider_that_operators_sign_in_by() {
     };
     configure(&provider.issuer());
     healthy(&site);
-    provider.manners().document = |d| d["issuer"] = json!("http://127.0.0.1:1");
+    provider.manners().document = Box::new(|d| d["issuer"] = json!("http://127.0.0.1:1"));
     only(&site, "error operators: ", &["cannot be used", "its `issuer` is not admin.oidc.issuer"]);
     // Nobody listens there: passwords let operators in meanwhile.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
