@@ -85,6 +85,7 @@ impl Gateway {
 
         let (shutdown, watch) = watch::channel(false);
         let plane = AdminPlane::start()?;
+        node.set_bulk(plane.bulk().clone());
         let mut tasks = JoinSet::new();
         let router = admin::router(Arc::clone(&node));
         let routes = router.clone();
