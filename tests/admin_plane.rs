@@ -8,17 +8,22 @@ use serde_json::json;
 use crate::support::gateway::Site;
 use crate::support::http::request;
 
-/// The niceness of every thread of the process, by the thread's name.
-fn niceness(pid: u32) -> BTreeMap<String, Vec<i32>> {
-    let mut found: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+/// How a thread is scheduled: its niceness, and the number of its policy (`sched(7)`: 0 for the
+/// usual one, 5 for `SCHED_IDLE`).
+type Scheduled = (i32, u32);
+
+/// How every thread of the process is scheduled, by the thread's name.
+fn scheduled(pid: u32) -> BTreeMap<String, Vec<Scheduled>> {
+    let mut found: BTreeMap<String, Vec<Scheduled>> = BTreeMap::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         // One that ended since the directory was read is none.
         let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
-        // proc_pid_stat(5): the name in parentheses, then field 3 and on; 19 is the niceness.
+        // proc_pid_stat(5): the name in parentheses, then field 3 and on.
         let (before, after) = stat.rsplit_once(')').unwrap();
         let name = before.split_once('(').unwrap().1;
-        let nice = after.split_ascii_whitespace().nth(19 - 3).unwrap();
-        found.entry(name.to_owned()).or_default().push(nice.parse().unwrap());
+        let fields: Vec<&str> = after.split_ascii_whitespace().collect();
+        let how = (fields[19 - 3].parse().unwrap(), fields[41 - 3].parse().unwrap());
+        found.entry(name.to_owned()).or_default().push(how);
     }
     found
 }
@@ -37,16 +42,21 @@ fn the_admin_planes_threads_let_the_workers_go_first() {
     assert_eq!(import.send_unix(&site.socket()).status, 200);
 
     let own = rustix::process::getpriority_process(None).unwrap();
-    let threads = niceness(gateway.pid());
-    for worker in ["worker-0", "worker-1", "control", "log", "latchkey"] {
-        let nice = threads.get(worker).unwrap_or_else(|| panic!("no {worker} in {threads:?}"));
-        assert!(nice.iter().all(|nice| *nice == own), "{worker}: {threads:?}");
+    let threads = scheduled(gateway.pid());
+    let first = ["worker-0", "worker-1", "control", "log", "latchkey"];
+    let behind = [("admin", (own + 10).min(19), 0, 3), ("bulk", 19, 5, 2)];
+    for name in first {
+        let how = threads.get(name).unwrap_or_else(|| panic!("no {name} in {threads:?}"));
+        assert!(how.iter().all(|how| *how == (own, 0)), "{name}: {threads:?}");
     }
-    let admin = &threads["admin"];
-    assert!(admin.len() > 2, "two that answer, and at least one that may block: {threads:?}");
-    let nicer = (own + 10).min(19);
-    assert!(admin.iter().all(|nice| *nice == nicer), "{threads:?}");
-    let known = ["worker-0", "worker-1", "control", "log", "latchkey", "admin"];
-    let others: Vec<&String> = threads.keys().filter(|name| !known.contains(&&***name)).collect();
+    for (name, nice, policy, least) in behind {
+        let how = threads.get(name).unwrap_or_else(|| panic!("no {name} in {threads:?}"));
+        assert!(how.iter().all(|how| *how == (nice, policy)), "{name}: {threads:?}");
+        assert!(how.len() >= least, "at least one of {name} may block: {threads:?}");
+    }
+    let known = |name: &&String| {
+        first.contains(&name.as_str()) || behind.iter().any(|(known, ..)| known == name)
+    };
+    let others: Vec<&String> = threads.keys().filter(|name| !known(name)).collect();
     assert!(others.is_empty(), "whose turn is it for {others:?}?");
 }

@@ -35,6 +35,7 @@ mod front_logs;
 mod front_metrics;
 mod front_reload;
 mod front_tls;
+mod front_trace;
 mod front_upstream;
 mod licences;
 mod manual;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which top-level modules each may import. `server` and `admin` never know each other.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("id", &[]),
     ("secret", &[]),
     ("clock", &[]),
@@ -27,6 +27,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("jwks", &["id", "secret", "clock", "decision", "config", "metrics", "jose"]),
     ("tls", &["id", "secret", "clock", "config", "metrics"]),
     ("client_address", &[]),
+    ("trace", &["id", "secret", "clock", "decision", "config", "metrics", "logging"]),
     (
         "server",
         &[
@@ -47,6 +48,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
             "client_address",
             "usage",
             "events",
+            "trace",
         ],
     ),
     (
@@ -93,6 +95,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
             "client_address",
             "usage",
             "events",
+            "trace",
             "server",
             "admin",
         ],

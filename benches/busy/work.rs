@@ -49,8 +49,8 @@ impl fmt::Display for Done {
         let Self { pages, heard, imported, imports, backups } = self;
         write!(
             f,
-            "{pages} pages by {BROWSERS} browsers, {imported} keys imported ({imports} whole files), \
-             {backups} backups, {heard} bytes of refusals to {LISTENERS} listeners"
+            "{pages} pages by {BROWSERS} browsers, {imported} keys imported ({imports} whole \
+             files), {backups} backups, {heard} bytes of refusals to {LISTENERS} listeners"
         )
     }
 }

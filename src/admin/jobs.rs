@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -236,8 +237,8 @@ async fn keep_backups(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             _ = interval.tick() => {}
             () = stopped(&mut shutdown) => break,
         }
-        let node = Arc::clone(&node);
-        run_blocking(move || {
+        let (bulk, node) = (node.bulk(), Arc::clone(&node));
+        run_on(&bulk, move || {
             if let Err(error) = backups::maintain(&node) {
                 tracing::error!(%error, "the scheduled backup was not made");
             }
@@ -274,7 +275,11 @@ async fn keep_key_sets(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
 /// Runs `job` on a thread that may block. One that panics has been reported by the panic hook,
 /// and must not end the jobs after it.
 async fn run_blocking(job: impl FnOnce() + Send + 'static) {
-    if tokio::task::spawn_blocking(job).await.is_err() {
+    run_on(&Handle::current(), job).await;
+}
+
+async fn run_on(threads: &Handle, job: impl FnOnce() + Send + 'static) {
+    if threads.spawn_blocking(job).await.is_err() {
         tracing::error!("a background job ended early");
     }
 }

@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::audit::{self, Action, Subject, SubjectKind};
@@ -123,6 +124,7 @@ pub struct Node {
     pub(super) backups: backups::Memory,
     pub(super) importing: Taken,
     pub(super) verifying_audit: Taken,
+    bulk: OnceLock<Handle>,
     /// What the audit log's retention knows of the clock.
     pub(super) pruning: Pruning,
     /// Who listens to refusals, and how often.
@@ -194,6 +196,7 @@ impl Node {
             backups: backups::Memory::default(),
             importing: Taken::default(),
             verifying_audit: Taken::default(),
+            bulk: OnceLock::new(),
             pruning,
             listening: Listening::default(),
             reloads: watch::Sender::new(0),
@@ -285,6 +288,17 @@ impl Node {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on `handle` has the threads for what takes long and is in no hurry.
+    pub fn set_bulk(&self, handle: Handle) {
+        // The first stays: a node has one gateway.
+        drop(self.bulk.set(handle));
+    }
+
+    /// Where what takes long is done: unless somebody said where, here.
+    pub(super) fn bulk(&self) -> Handle {
+        self.bulk.get().cloned().unwrap_or_else(Handle::current)
     }
 
     /// Notes that the process is about to stop: it is not ready for new work any more, and whoever

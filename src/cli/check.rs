@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::args::{ConfigCommand, HealthcheckArgs};
 use super::certificates;
+use super::collector;
 use super::exit::{Exit, Failure};
 use super::http::exchange;
 use super::manual;
@@ -31,6 +32,7 @@ pub(super) fn config(
             let config = start::load(sources)?;
             certificates::load(&config)?;
             certificates::check_upstreams(&config)?;
+            collector::check(&config)?;
             output.done("ok: the configuration is valid", &json!({"valid": true}))
         }
         ConfigCommand::Print => output.text(&start::load(sources)?.print()),

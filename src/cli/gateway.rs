@@ -14,6 +14,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::admin_plane::AdminPlane;
 use super::certificates::{self, Keeper, Kept};
+use super::collector;
 use super::exit::{Exit, Failure};
 use super::service::Sockets;
 use super::start;
@@ -29,6 +30,7 @@ use crate::server::{
 };
 use crate::store::TokenRecord;
 use crate::tls::Tls;
+use crate::trace::{self, Collector, Exporter};
 
 /// A gateway that serves.
 pub(super) struct Gateway {
@@ -37,6 +39,8 @@ pub(super) struct Gateway {
     server: Running,
     /// Those of the data plane's listener, then those of the admin plane's.
     certificates: [Arc<Keeper>; 2],
+    /// Where spans go, for now.
+    collector: watch::Sender<Option<Arc<Collector>>>,
     admin_address: SocketAddr,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -55,6 +59,7 @@ impl Gateway {
         };
         let tls = spawn_blocking(load).await;
         let (tls, admin_tls) = tls.map_err(|e| other(&e))??;
+        let collector = collector::load(&config).await?;
         let tcp = admin_tcp(&config, sockets.admin).await?;
         let admin_address = tcp.local_addr().map_err(|e| other(&e))?;
         if sockets.data.is_none() {
@@ -66,7 +71,7 @@ impl Gateway {
         let socket = admin_socket(&config, sockets.admin_socket)?;
         node.metrics.certificates(tls.as_ref().map(Tls::expiries).unwrap_or_default());
         node.metrics.admin_certificates(admin_tls.as_ref().map(Tls::expiries).unwrap_or_default());
-        let (shared, issue) = share(&node, &config, tls);
+        let (shared, issue, spans) = share(&node, &config, tls);
         let admin_tls: Secured = admin_tls.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
         let certificates = [Kept::Data(Arc::clone(&shared)), Kept::Admin(admin_tls.clone())]
             .map(|kept| Arc::new(Keeper::new(&node, kept)));
@@ -80,6 +85,7 @@ impl Gateway {
 
         let (shutdown, watch) = watch::channel(false);
         let plane = AdminPlane::start()?;
+        node.set_bulk(plane.bulk().clone());
         let mut tasks = JoinSet::new();
         let router = admin::router(Arc::clone(&node));
         let routes = router.clone();
@@ -92,6 +98,16 @@ impl Gateway {
         for keeper in &certificates {
             tasks.spawn(Arc::clone(keeper).watch(watch.clone()));
         }
+        let (collector, targets) = watch::channel(collector);
+        tasks.spawn(trace::run(
+            Exporter {
+                spans,
+                collector: targets,
+                metrics: Arc::clone(&node.metrics),
+                clock: Arc::clone(&node.clock),
+            },
+            watch.clone(),
+        ));
         tasks.spawn(issue_tokens(Arc::clone(&node), issue, watch));
         let server = server.start().map_err(|e| bind_failure(&e))?;
         record(&node, configuration::started).await;
@@ -100,6 +116,7 @@ impl Gateway {
             shared,
             server,
             certificates,
+            collector,
             admin_address,
             shutdown,
             tasks,
@@ -132,6 +149,7 @@ impl Gateway {
     pub(super) async fn reload(&self, config: Config) -> Result<Vec<String>, Failure> {
         let [data, admin] = &self.certificates;
         let prepared = (data.prepare(&config).await?, admin.prepare(&config).await?);
+        let collector = collector::load(&config).await?;
         let wanted = Settings::from_config(&config);
         prepare(&self.shared, &wanted).await?;
         // Requests between the two steps are decided by the old routes or by the new ones: both
@@ -150,6 +168,7 @@ impl Gateway {
         self.shared.upstreams.retain(&upstreams, &self.shared.metrics);
         data.install(prepared.0);
         admin.install(prepared.1);
+        self.collector.send_replace(collector);
         Ok(warnings)
     }
 
@@ -207,9 +226,14 @@ async fn prepare(shared: &Arc<Shared>, settings: &Settings) -> Result<(), Failur
     prepared.map_err(|message| Failure::new(Exit::Configuration, message))
 }
 
-/// What the data plane shares with the node, and the node's end of the channel between them.
-fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, IssueReceiver) {
+/// What the data plane shares with the node, and the node's ends of the channels between them.
+fn share(
+    node: &Arc<Node>,
+    config: &Config,
+    tls: Option<Tls>,
+) -> (Arc<Shared>, IssueReceiver, trace::Received) {
     let (sender, receiver) = issue::channel();
+    let (spans, recorded) = trace::channel(config.tracing.queue_max, &node.metrics);
     let shared = Shared {
         snapshot: Arc::clone(&node.published),
         limiter: Arc::clone(&node.limiter),
@@ -220,11 +244,12 @@ fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, I
         upstreams: UpstreamStates::default(),
         usage: Arc::clone(&node.usage),
         events: Arc::clone(&node.events),
+        spans,
         clock: Arc::clone(&node.clock),
         settings: ArcSwap::from_pointee(Settings::from_config(config)),
         tls: tls.map(ArcSwap::from_pointee),
     };
-    (Arc::new(shared), receiver)
+    (Arc::new(shared), receiver, recorded)
 }
 
 /// The node's keeper of key sets, which a reload may replace.

@@ -11,6 +11,7 @@ mod backup;
 mod certificates;
 mod check;
 mod client;
+mod collector;
 mod demo;
 mod doctor;
 mod exit;

@@ -54,7 +54,7 @@ mod tests {
         let printed = Printed::default();
         let page = |page: &str| ManArgs { page: page.to_owned(), ..ManArgs::default() };
         man(&page("latchkey"), &mut printed.output(Format::Table)).unwrap();
-        assert!(printed.text().contains("Exit codes"));
+        assert!(printed.text().contains("EXIT STATUS"));
         let directory = tempfile::tempdir().unwrap();
         let all = ManArgs { dir: Some(directory.path().to_owned()), ..page("latchkey") };
         man(&all, &mut printed.output(Format::Table)).unwrap();

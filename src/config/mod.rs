@@ -29,6 +29,7 @@ mod server;
 mod shape;
 mod shipped;
 mod tls;
+mod traces;
 mod typed;
 mod upstream;
 mod validate;
@@ -55,6 +56,7 @@ pub use reload::restart_needed;
 pub use secret_file::read_secret_file;
 pub use server::{ForwardingHeader, H2Config, ServerConfig};
 pub use tls::{CertificateFiles, ClientAuth, TlsConfig, TlsVersion};
+pub use traces::{OtlpConfig, Propagate, SampleRatio, TracingConfig, read_otlp_headers};
 pub use upstream::{EjectionConfig, Endpoint, ProbeConfig, UpstreamConfig, UpstreamTlsConfig};
 pub use value::parse_duration;
 
@@ -153,6 +155,8 @@ pub struct Config {
     pub backup: BackupConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Traces.
+    pub tracing: TracingConfig,
     /// What was read, for [`Config::print`].
     pub effective: Effective,
 }

@@ -113,7 +113,7 @@ fn facts() -> Vec<Fact> {
         let Ok(tree) = Tree::merge(&sources) else {
             continue;
         };
-        for fact in validate::facts(&tree, &sources) {
+        for fact in validate::facts(&tree) {
             let fact = Fact { path: generic(&fact.path), ..fact };
             match facts.iter_mut().find(|known| known.path == fact.path) {
                 Some(known) if known.shape == Shape::Unsaid => known.shape = fact.shape,

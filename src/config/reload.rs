@@ -10,7 +10,7 @@ type Differs = fn(&Config, &Config) -> bool;
 /// What only a restart can apply: sockets, threads, files and memory that are set up once.
 /// Certificates can be replaced, but a plain listener does not become a TLS listener, nor the
 /// other way about: callers would meet both for a while.
-const RESTART: [(&str, Differs); 15] = [
+const RESTART: [(&str, Differs); 16] = [
     ("server.listen", |old, new| old.server.listen != new.server.listen),
     ("server.workers", |old, new| old.server.workers != new.server.workers),
     ("server.tls", |old, new| old.server.tls.is_some() != new.server.tls.is_some()),
@@ -30,11 +30,12 @@ const RESTART: [(&str, Differs); 15] = [
     ("jwt_cache.entries", |old, new| old.jwt_cache_entries != new.jwt_cache_entries),
     ("log.format", |old, new| old.log.format != new.log.format),
     ("log.queue_lines_max", |old, new| old.log.queue_lines_max != new.log.queue_lines_max),
+    ("tracing.otlp.queue_max", |old, new| old.tracing.queue_max != new.tracing.queue_max),
 ];
 
 /// The keys that differ between `old` and `new` and that only a restart can apply. A reload
 /// applies the rest: routes, limits, issuers, upstreams, origins, widgets, the log's level,
-/// certificates, sessions and passwords of operators, what is kept and for how long, backups, and
+/// traces and their collector, certificates, sessions and passwords of operators, what is kept and for how long, backups, and
 /// for new connections the bounds and timeouts of the data plane.
 #[must_use]
 pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {

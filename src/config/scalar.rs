@@ -19,6 +19,7 @@ pub(super) fn coerce(written: &Value, shape: &Shape, textual: bool) -> Value {
     let text = written.as_str().filter(|_| textual);
     let coerced = match shape {
         Shape::Integer(_) => text.and_then(|t| t.parse::<u64>().ok()).map(From::from),
+        Shape::Number(_) => text.and_then(|t| t.parse::<f64>().ok()).map(From::from),
         Shape::Boolean => text.and_then(|t| t.parse::<bool>().ok()).map(From::from),
         Shape::Text
         | Shape::Choice(_)

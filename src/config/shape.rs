@@ -6,7 +6,7 @@
 use super::value::{self, Span};
 
 /// What the value of a key may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
     /// A text with a grammar of its own.
     Text,
@@ -18,6 +18,8 @@ pub(super) enum Shape {
     Bytes((u64, u64)),
     /// A whole number.
     Integer((u32, u32)),
+    /// A number, whole or not.
+    Number((f64, f64)),
     /// `true` or `false`.
     Boolean,
     /// A list of texts.
@@ -52,6 +54,7 @@ impl Shape {
                 format!("size, \"{min}\" to \"{max}\"")
             }
             Self::Integer((min, max)) => format!("integer, {min} to {max}"),
+            Self::Number((min, max)) => format!("number, {min:.1} to {max:.1}"),
             Self::Boolean => "true or false".into(),
             Self::List => "list of texts".into(),
             Self::Names => "text, or list of texts".into(),
@@ -74,7 +77,7 @@ pub(super) enum Without {
 }
 
 /// What the program knows of one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fact {
     /// Its full name, as it was asked for: `routes[0].paths`.
     pub(super) path: String,
@@ -98,6 +101,7 @@ mod tests {
             (Shape::Duration(Span::LEEWAY), "duration, \"0s\" to \"10m\""),
             (Shape::Bytes((1, 1 << 20)), "size, \"1B\" to \"1MiB\""),
             (Shape::Integer((0, 10)), "integer, 0 to 10"),
+            (Shape::Number((0.0, 1.0)), "number, 0.0 to 1.0"),
         ] {
             assert_eq!(shape.describe(), words);
         }

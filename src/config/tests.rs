@@ -16,6 +16,7 @@ use crate::decision::route::CanonicalPath;
 
 mod front_door;
 mod operators;
+mod traces;
 mod upstreams;
 
 const SHIPPED: &str = include_str!("../../packaging/latchkey.toml");
@@ -1184,6 +1185,9 @@ fn restarts_are_asked_for_only_where_needed() {
         ("[audit]\nretention = '1d'\n[backup]\ninterval = '1d'\ndirectory = '/b'", &[]),
         ("[usage]\nrows_max = 10000\nflush_interval = '1s'", &[]),
         ("[usage]\nenabled = false", &[]),
+        ("[tracing]\npropagate = 'always'\nsample_ratio = 0.1", &[]),
+        ("[tracing.otlp]\nendpoint = 'http://[::1]:1'\nbatch_max = 9", &[]),
+        ("[tracing.otlp]\nqueue_max = 9", &["tracing.otlp.queue_max"]),
         ("[store]\npath = '/d/x.redb'", &["admin.socket", "store.path", "store.master_key_file"]),
     ] {
         assert_eq!(restart_needed(&old, &good(text)), expected, "{text}");

@@ -2,7 +2,7 @@
 //!
 //! Every table is read to its end before any of it is used, so that all its mistakes are found.
 //! Larger tables are read by modules of their own: `server` and `tls`, `admin`, `upstream`,
-//! `policies`, `issuers`, `door`, `keeping`.
+//! `policies`, `issuers`, `door`, `keeping`, `traces`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::shape::Fact;
 use super::value::{self, Span, quote};
 use super::{
     Config, ConfigErrors, LogConfig, LogFormat, StoreConfig, admin, door, issuers, keeping,
-    policies, upstream,
+    policies, traces, upstream,
 };
 use crate::decision::origin::Rules;
 use crate::decision::policy::{AttemptPolicy, Policies, WidgetPolicy};
@@ -70,6 +70,7 @@ fn read_config(root: &mut Section<'_, '_>) -> Result<Config, Noted> {
     let usage = keeping::read_usage(root);
     let backup = keeping::read_backup(root, store.as_ref().map_err(|noted| *noted));
     let log = read_log(root);
+    let tracing = traces::read(root);
 
     let (widget, widget_signing_key_rotation) = widget?;
     let (issuers, issuer_sources) = issuers?.into_iter().unzip();
@@ -98,14 +99,15 @@ fn read_config(root: &mut Section<'_, '_>) -> Result<Config, Noted> {
         usage: usage?,
         backup: backup?,
         log: log?,
+        tracing: tracing?,
         effective: Effective::new(Vec::new()),
     })
 }
 
 /// What is known of every key that is asked for when `tree` is read, mistakes aside.
-pub(super) fn facts(tree: &Tree, sources: &Sources) -> Vec<Fact> {
+pub(super) fn facts(tree: &Tree) -> Vec<Fact> {
     let mut report = Report { facts: Some(Vec::new()), ..Report::default() };
-    let _ = read_config(&mut Section::root(tree, &mut report), sources);
+    let _ = read_config(&mut Section::root(tree, &mut report));
     report.facts.unwrap_or_default()
 }
 

@@ -240,6 +240,7 @@ mod tests {
             skipped: 0,
             at: Timestamp::from_unix_s(1),
             request_id: "1".into(),
+            trace_id: None,
             method: "GET".into(),
             path: path.into(),
             route: None,

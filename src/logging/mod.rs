@@ -9,6 +9,7 @@ mod journal;
 mod queue;
 mod redact;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
@@ -46,6 +47,16 @@ pub enum LogError {
     /// The logger this handle speaks of is gone.
     #[error("the level cannot be changed: {0}")]
     Reload(#[from] reload::Error),
+}
+
+/// `text` as the log would have it: what looks like a secret is masked. For what leaves this
+/// machine by another way.
+#[must_use]
+pub fn redacted(text: &str) -> Cow<'_, str> {
+    match redact::redact(text.as_bytes()) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(masked) => Cow::Owned(String::from_utf8_lossy(&masked).into_owned()),
+    }
 }
 
 /// The process's logger: its level can be changed while it runs, and what it has not written yet

@@ -27,6 +27,7 @@ mod requests;
 mod set;
 mod store;
 mod tally;
+mod tracing;
 mod transport;
 mod upstream;
 mod usage;
@@ -45,6 +46,7 @@ pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
 pub use self::store::Room;
 pub use self::tally::Held;
+pub use self::tracing::SpanOutcome;
 pub use self::transport::{GoAway, Handshake, StreamReset};
 pub use self::upstream::{EndpointCounts, UpstreamCause, UpstreamMetrics};
 use crate::id::Name;
@@ -63,6 +65,7 @@ pub struct Metrics {
     log: log::Log,
     requests: requests::Requests,
     store: store::Store,
+    tracing: tracing::Tracing,
     transport: transport::Transport,
     upstreams: upstream::Upstreams,
     usage: usage::Usage,
@@ -98,6 +101,7 @@ impl Metrics {
             log: log::Log::new(&set)?,
             requests: requests::Requests::new(&set)?,
             store: store::Store::new(&set)?,
+            tracing: tracing::Tracing::new(&set)?,
             transport: transport::Transport::new(&set)?,
             upstreams: upstream::Upstreams::new(&set)?,
             usage: usage::Usage::new(&set)?,

@@ -67,7 +67,8 @@ pub(super) fn failed(
 
 /// A refusal of what never became a request: it has neither method nor path.
 pub(super) fn unread(shared: &Shared, client: IpAddr, id: &RequestId, code: Code, reason: &str) {
-    let subject = Subject { client, certificate: None, id, method: "", path: "", origin: None };
+    let subject =
+        Subject { client, certificate: None, id, trace: None, method: "", path: "", origin: None };
     rejected(shared, &subject, code, reason);
 }
 
@@ -87,6 +88,7 @@ fn tell(
         skipped: 0,
         at: now.unix,
         request_id: subject.id.as_str().into(),
+        trace_id: subject.trace.map(|trace| trace.id.to_string().into_boxed_str()),
         method: bounded(subject.method),
         path: bounded(subject.path),
         route: None,

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderValue;
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, info, warn};
 
 use super::failure::Failure;
@@ -22,6 +23,8 @@ use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
 use crate::id::{KeyId, Name, ShopId, TokenId};
 use crate::metrics::{CutBy, Handshake};
+use crate::trace::Trace;
+use crate::trace::context::{SpanId, TraceId};
 
 /// What is said of every request that does not go through.
 pub(super) struct Subject<'a> {
@@ -30,6 +33,8 @@ pub(super) struct Subject<'a> {
     /// The name in the client's certificate.
     pub(super) certificate: Option<&'a str>,
     pub(super) id: &'a RequestId,
+    /// Its place in its trace, if it is of one.
+    pub(super) trace: Option<&'a Trace>,
     pub(super) method: &'a str,
     /// Without its query.
     pub(super) path: &'a str,
@@ -71,6 +76,17 @@ impl Whose {
     }
 }
 
+impl Subject<'_> {
+    fn trace_id(&self) -> Option<DisplayValue<TraceId>> {
+        self.trace.map(|trace| display(trace.id))
+    }
+
+    /// latchkey's own span.
+    fn span_id(&self) -> Option<DisplayValue<SpanId>> {
+        self.trace.map(|trace| display(trace.span))
+    }
+}
+
 /// What the access log says of a request that has ended.
 pub(super) struct Access<'a> {
     pub(super) subject: Subject<'a>,
@@ -96,6 +112,8 @@ pub(super) fn access(access: &Access<'_>) {
     info!(
         target: "latchkey::access",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         client = %subject.client,
         client_certificate = subject.certificate,
         method = subject.method,
@@ -123,6 +141,8 @@ pub(super) fn refusal(subject: &Subject<'_>, refusal: &Refusal<'_>) {
     info!(
         target: "latchkey::refusal",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         code = code.as_str(),
         status = code.status(),
         route = refusal.route.map(route_name),
@@ -143,6 +163,8 @@ pub(super) fn rejected(subject: &Subject<'_>, code: Code, reason: &str) {
     info!(
         target: "latchkey::refusal",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         code = code.as_str(),
         status = code.status(),
         client = %subject.client,
@@ -159,6 +181,8 @@ pub(super) fn asked(subject: &Subject<'_>, contract: Contract, scheme: Scheme) {
     debug!(
         target: "latchkey::server",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         contract = contract.as_str(),
         client = %subject.client,
         scheme = scheme.as_str(),
@@ -186,6 +210,8 @@ pub(super) fn failed(subject: &Subject<'_>, whose: &Whose, failure: &Failure) {
     warn!(
         target: "latchkey::server",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         code = failure.code.as_str(),
         status = failure.code.status(),
         mechanism = whose.mechanism.as_str(),
@@ -201,10 +227,12 @@ pub(super) fn failed(subject: &Subject<'_>, whose: &Whose, failure: &Failure) {
 }
 
 /// A response that the upstream did not complete.
-pub(super) fn reply_broken(client: IpAddr, id: &RequestId, reason: &str) {
+pub(super) fn reply_broken(client: IpAddr, id: &RequestId, trace: Option<&Trace>, reason: &str) {
     warn!(
         target: "latchkey::server",
         request_id = id.as_str(),
+        trace_id = trace.map(|trace| display(trace.id)),
+        span_id = trace.map(|trace| display(trace.span)),
         %client,
         reason,
         "upstream broke off a response; the client's connection is cut"
@@ -216,6 +244,8 @@ pub(super) fn issued(subject: &Subject<'_>, shop: &str, key_id: &str, token_id: 
     info!(
         target: "latchkey::server",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         shop,
         key_id,
         token_id,

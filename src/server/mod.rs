@@ -13,17 +13,17 @@
 //! | `upstream` | connections to the protected services |
 //! | `message` | header fields and problems, as they are written |
 //!
-//! `worker` owns a thread and its `local` state, `intake` is where its connections come from, `stage`
-//! how far its end has got, `pulse` whether it still answers; `conn` and `streams` are what a
-//! connection's parts know of each other, `client_body` is a request's body, `places` what all workers have of them,
-//! `memory` a worker without sockets;
-//! `shared` is all that comes from outside of the data plane. A
-//! room imports only from those below it: worker, front, exchange, `forward_auth`, upstream,
-//! message.
+//! `worker` owns a thread and its `local` state, `intake` is where its connections come from,
+//! `stage` how far its end has got, `pulse` whether it still answers; `conn` and `streams` are what
+//! a connection's parts know of each other, `client_body` is a request's body, `places` what all
+//! workers have of them, `memory` a worker without sockets; `shared` is all that comes from outside
+//! of the data plane. A room imports only from those below it: worker, front, exchange,
+//! `forward_auth`, upstream, message.
 //!
 //! One thread per worker, each with a current-thread runtime, a listener of its own on the shared
-//! port (`SO_REUSEPORT`; or one thread that accepts for all of them, see `intake`) and its own pool of upstream connections, so that no request ever waits
-//! for a lock that another core holds.
+//! port (`SO_REUSEPORT`; on a socket that was handed over, one thread accepts for all of them) and
+//! its own pool of upstream connections, so that no request ever waits for a lock that another core
+//! holds.
 //!
 //! The front judges every request head before hyper sees it: what two parsers could read in two
 //! ways is answered 400 and goes no further. This module does not decide who may do

@@ -34,6 +34,7 @@ use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::secret::{MasterKey, SecretText};
 use crate::snapshot::{Published, Snapshot};
+use crate::trace;
 use crate::verified_tokens::VerifiedTokenCache;
 
 const KEY: &str = "sk_0123456789abcdef0123456789abcdef";
@@ -311,17 +312,19 @@ impl Gateway {
         snapshot.put_key_set(name("main"), set);
         let (issue, requests) = issue::channel();
         let keys = Arc::new(NoKeys::default());
+        let metrics = Arc::new(Metrics::new("test").unwrap());
         let shared = Arc::new(Shared {
             snapshot: Arc::new(Published::new(snapshot)),
             limiter: Arc::new(Limiter::new(1024, 1)),
             verified: Arc::new(VerifiedTokenCache::new(NonZeroUsize::MIN)),
-            metrics: Arc::new(Metrics::new("test").unwrap()),
+            metrics: Arc::clone(&metrics),
             keys: Arc::clone(&keys) as Arc<dyn KeyRefresher>,
             issue,
             clock: Arc::new(SystemClock::new()),
             upstreams: UpstreamStates::default(),
             usage: Arc::default(),
             events: Arc::default(),
+            spans: trace::channel(NonZeroUsize::MIN, &metrics).0,
             settings: ArcSwap::from_pointee(settings.clone()),
             tls: None,
         });

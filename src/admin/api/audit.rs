@@ -12,7 +12,7 @@ use super::body::{OptionalBody, PageQuery, Query, cursor_after};
 use super::dto::{AuditEntry, AuditHead, AuditVerified, AuditVerify, Page};
 use super::problem::{Code, Problem, ProblemBody};
 use super::progress;
-use super::respond::blocking;
+use super::respond::{at_leisure, blocking};
 use crate::admin::audit::Action;
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
@@ -92,7 +92,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page<AuditEntry>>, Problem> {
     let (limit, before, filter) = query.parse()?;
     let work = move |node: &Node| audit::list(node, &caller, &filter, before, limit);
-    let (entries, next) = blocking(&node, work).await?;
+    let (entries, next) = at_leisure(&node, work).await?;
     let items = entries.into_iter().map(AuditEntry::from).collect();
     Ok(Json(Page { items, next_cursor: next.map(|next| cursor_after(&next)) }))
 }
@@ -132,7 +132,7 @@ pub(super) async fn verify(
         text.parse::<Point>().map_err(|error| Problem::invalid("expect", error.to_string()))
     });
     let expected = expected.transpose()?;
-    let report = blocking(&node, move |node| audit::verify(node, &caller, expected)).await?;
+    let report = at_leisure(&node, move |node| audit::verify(node, &caller, expected)).await?;
     Ok(Json(AuditVerified::from(report)))
 }
 
@@ -156,11 +156,12 @@ pub(super) async fn export_all(
 /// An export as a file: read when whoever takes it has taken what came before. It breaks off when
 /// the store fails; the first line tells how much there should have been.
 pub(in crate::admin) fn file(node: Arc<Node>, mut export: Export) -> Response {
-    let mut response = progress::stream(progress::NDJSON, move |to| {
+    let read = Arc::clone(&node);
+    let mut response = progress::stream(&node, progress::NDJSON, move |to| {
         let gone = |_| Problem::new(Code::Internal, "The export ended early.");
         to.write_all(&export::first_line(export.anchor, export.head)).map_err(gone)?;
         loop {
-            let links = export.next(&node).inspect_err(|error| {
+            let links = export.next(&read).inspect_err(|error| {
                 tracing::error!(%error, "an export of the audit log broke off");
             })?;
             if links.is_empty() {

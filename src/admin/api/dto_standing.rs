@@ -31,7 +31,8 @@ pub struct Standing {
     pub left: u32,
     /// What is left when nothing was spent.
     pub whole: u32,
-    /// Until all of it is there again if nothing more is spent; 0 if it is.
+    /// Until all of it is there again if nothing more is spent; 0 if it is. For a sliding window
+    /// at most so long.
     pub reset_seconds: u64,
 }
 

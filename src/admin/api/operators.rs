@@ -102,7 +102,7 @@ pub(super) async fn get(
     params(
         ("id" = String, Path, description = "Operator id"),
         ("If-Match" = Option<String>, Header,
-            description = "The operator's `ETag` as last seen; 412 if somebody has changed it since"),
+            description = "Its `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     request_body = OperatorPatch,
     responses(
@@ -136,7 +136,7 @@ pub(super) async fn patch(
     params(
         ("id" = String, Path, description = "Operator id"),
         ("If-Match" = Option<String>, Header,
-            description = "The operator's `ETag` as last seen; 412 if somebody has changed it since"),
+            description = "Its `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     responses(
         (status = 204, description = "It is gone"),
@@ -162,7 +162,7 @@ pub(super) async fn delete(
     params(
         ("id" = String, Path, description = "Operator id"),
         ("If-Match" = Option<String>, Header,
-            description = "The operator's `ETag` as last seen; 412 if somebody has changed it since"),
+            description = "Its `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     request_body = PasswordReset,
     responses(

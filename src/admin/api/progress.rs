@@ -95,7 +95,7 @@ pub(super) fn follow<T: Serialize>(
 ) -> Response {
     let (to, from) = mpsc::channel(QUEUE);
     let mut listener = Listener { node: Arc::clone(node), to: Some(to.clone()), told: None };
-    drop(tokio::task::spawn_blocking(move || {
+    drop(node.bulk().spawn_blocking(move || {
         let last = match work(&mut listener) {
             Ok(result) => line(&Event::Done { result }),
             Err(problem) => line(&Event::<()>::Failed { problem: problem.into_body() }),
@@ -108,11 +108,12 @@ pub(super) fn follow<T: Serialize>(
 
 /// Answers with what `work` writes, as it writes it. A failure cuts the answer off.
 pub(super) fn stream(
+    node: &Node,
     content_type: &'static str,
     work: impl FnOnce(&mut dyn Write) -> Result<(), Problem> + Send + 'static,
 ) -> Response {
     let (to, from) = mpsc::channel(QUEUE);
-    drop(tokio::task::spawn_blocking(move || {
+    drop(node.bulk().spawn_blocking(move || {
         let pieces = Pieces { to: to.clone(), patience: PIECE_TIMEOUT };
         let mut pieces = io::BufWriter::with_capacity(PIECE_BYTES, pieces);
         let done = work(&mut pieces).is_ok() && pieces.flush().is_ok();

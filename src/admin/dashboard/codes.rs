@@ -22,16 +22,23 @@ struct Row {
     name: &'static str,
     status: u16,
     title: &'static str,
-    advice: Advice,
+    when: &'static str,
+    for_sender: &'static str,
+    for_operator: &'static str,
 }
 
 /// Every code.
 pub(super) async fn show(visit: SignedIn) -> Answer {
-    let row = |code: Code| Row {
-        name: code.as_str(),
-        status: code.status(),
-        title: code.title(),
-        advice: code.advice(),
+    let row = |code: Code| {
+        let Advice { when, caller, operator } = code.advice();
+        Row {
+            name: code.as_str(),
+            status: code.status(),
+            title: code.title(),
+            when,
+            for_sender: caller,
+            for_operator: operator,
+        }
     };
     let codes = Code::ALL.map(row).into();
     page(&Codes { frame: visit.frame("Refusal codes", "/refusals"), codes })

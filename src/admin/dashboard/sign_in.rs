@@ -121,7 +121,7 @@ pub(super) async fn replaced(visit: &Visitor, before: Option<SessionId>) {
     let ending =
         tokio::task::spawn_blocking(move || sessions::replaced(&node, before, client)).await;
     if let Ok(Err(error)) = ending {
-        tracing::warn!(%error, "the session that a sign-in replaces goes on until its time is over");
+        tracing::warn!(%error, "the session that a sign-in replaces goes on for its time");
     }
 }
 

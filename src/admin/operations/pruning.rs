@@ -2,8 +2,8 @@
 //!
 //! A clock that is set far ahead makes all of the log old at once, and what is removed does not
 //! come back when the clock is set right. So a clock that leapt, while the process ran or before it
-//! started, is not believed for a day, in which nothing goes for its age and a warning says so. That
-//! the log may hold only so many entries holds all the same.
+//! started, is not believed for a day, in which nothing goes for its age and a warning says so.
+//! That the log may hold only so many entries holds all the same.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};

@@ -51,6 +51,8 @@ pub(super) enum Check {
     Operators,
     /// Backups by schedule.
     Backup,
+    /// The collector of traces.
+    Collector,
     /// Free space.
     Disk,
     /// How many files may be open.
@@ -74,6 +76,7 @@ impl Check {
             Self::Issuer => "issuer",
             Self::Operators => "operators",
             Self::Backup => "backup",
+            Self::Collector => "collector",
             Self::Disk => "disk",
             Self::OpenFiles => "open_files",
             Self::Clock => "clock",

@@ -7,6 +7,7 @@
 mod backups;
 mod certificates;
 mod clock;
+mod collector;
 mod configuration;
 mod files;
 mod finding;
@@ -56,6 +57,7 @@ async fn examine(config: &Config, report: &mut Report) {
     let dates = providers::check(config, server, &system, report).await;
     providers::check_operators(config, &system, report).await;
     backups::check(config, server, started.unix, report);
+    collector::check(config, &system, report).await;
     space::check(config, server, report);
     clock::check(started, system.now(), &dates, report);
 }

@@ -61,13 +61,14 @@ impl Page {
         }
     }
 
-    /// The page for `man`, of the program's `version` and of `date`.
+    /// The page for `man`, of the program's `version` and of `date`. Words are not broken: many
+    /// are to be copied.
     pub(super) fn roff(&self, version: &str, date: &str) -> String {
         let (name, title) = (escape(&self.name), escape(&self.name.to_uppercase()));
         let (section, about) = (self.section, inline_roff(&self.about));
         format!(
             ".TH {title} {section} {date} \"latchkey {version}\" \"latchkey manual\"\n\
-             .SH NAME\n{name} \\- {about}\n{}",
+             .nh\n.ad l\n.SH NAME\n{name} \\- {about}\n{}",
             blocks_roff(&self.blocks)
         )
     }
@@ -403,6 +404,8 @@ a `term`
         let roff = page.roff("1.2.3", "2026-01-02");
         let expected = "\
 .TH A\\-PAGE 7 2026-01-02 \"latchkey 1.2.3\" \"latchkey manual\"
+.nh
+.ad l
 .SH NAME
 a\\-page \\- shows what there is
 .SH \"FIRST\"

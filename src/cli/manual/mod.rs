@@ -3,6 +3,7 @@
 //! The latter are written in `packaging/man/`; what a page says of keys, codes and metrics is
 //! filled in from the code that has them, so that it cannot say anything else. Prints nothing.
 
+mod command;
 mod fill;
 mod markup;
 #[cfg(test)]
@@ -31,12 +32,6 @@ const WRITTEN: [&str; 6] = [
     include_str!("../../../packaging/man/latchkey-upgrade.7.txt"),
 ];
 
-/// What latchkey(1) has besides the grammar.
-const LATCHKEY_1: &str = include_str!("../../../packaging/man/latchkey.1.txt");
-
-/// What the page of every command ends with.
-const COMMAND_1: &str = "## SEE ALSO\nlatchkey(1), latchkey.toml(5)\n";
-
 /// A page, ready to be written.
 pub(super) struct Sheet {
     /// `latchkey.toml.5`
@@ -55,7 +50,7 @@ pub(super) fn sheets() -> Result<Vec<Sheet>, Failure> {
     }
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
-    add_commands(&program, &mut sheets)?;
+    command::add(&program, &mut sheets)?;
     sheets.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(sheets)
 }
@@ -76,21 +71,4 @@ pub(super) fn find(name: &str) -> Result<Sheet, Failure> {
     let about: Vec<String> = about.collect();
     let failure = Failure::new(Exit::Usage, format!("there is no manual page `{name}`"));
     Err(failure.hint(format!("there are {}, and one per command", about.join(", "))))
-}
-
-fn add_commands(command: &clap::Command, sheets: &mut Vec<Sheet>) -> Result<(), Failure> {
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
-        add_commands(below, sheets)?;
-    }
-    let page = clap_mangen::Man::new(command.clone()).date(DATE).manual("latchkey manual");
-    let is_program = command.get_display_name().is_none_or(|name| name == "latchkey");
-    // Every page but the first belongs to the same program.
-    let page = page.source(format!("latchkey {VERSION}"));
-    let mut roff = Vec::new();
-    page.render(&mut roff)?;
-    let more = if is_program { LATCHKEY_1 } else { COMMAND_1 };
-    let roff = String::from_utf8_lossy(&roff).into_owned() + &markup::sections_roff(more);
-    let text = command.clone().render_long_help().to_string();
-    sheets.push(Sheet { file: page.get_filename(), roff, text });
-    Ok(())
 }

@@ -12,7 +12,7 @@ fn stems() -> BTreeSet<String> {
 
 fn sources() -> Vec<String> {
     let mut sources = WRITTEN.map(|source| fill::fill(source).unwrap()).to_vec();
-    sources.push(LATCHKEY_1.to_owned());
+    sources.push(command::PROGRAM.to_owned());
     sources
 }
 

@@ -25,7 +25,7 @@ use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 
 use self::account::Account;
-use self::calling::caller;
+use self::calling::{caller, trace};
 use self::forward::{Forward, Forwarded};
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
@@ -37,6 +37,7 @@ use super::live;
 use super::log::{self, Subject, Whose};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
+use super::upstream::send::Tries;
 use crate::client_address::Caller;
 use crate::clock::Now;
 use crate::decision::denial::{Code, Stage};
@@ -49,6 +50,7 @@ use crate::decision::{
 use crate::id::Name;
 use crate::metrics::Bound;
 use crate::snapshot::Snapshot;
+use crate::trace::Trace;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -70,8 +72,9 @@ pub(super) async fn handle(
     let id = conn.local.ids.next();
     let caller = caller(&conn, &parts);
     let over = in_flight.is_over();
-    let account = RefCell::new(Account::open(in_flight, id, &parts, caller.address));
-    let exchange = Exchange { conn: &conn, id, account, caller };
+    let trace = trace(&conn, &parts);
+    let account = RefCell::new(Account::open(in_flight, id, trace, &parts, caller.address));
+    let exchange = Exchange { conn: &conn, id, trace, account, caller };
     let reader = exchange.reader(&parts);
     let mut response = if over {
         whole(exchange.turned_away(&parts))
@@ -95,10 +98,11 @@ enum Verdict {
     NeedsKey(Name),
 }
 
-/// A request, its name, and whose it is.
+/// A request, its names, and whose it is.
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
+    trace: Option<Trace>,
     account: RefCell<Account>,
     caller: Caller,
 }
@@ -128,9 +132,12 @@ impl Exchange<'_> {
             Verdict::Forward(forward) => {
                 let whose = forward.whose();
                 let clock = &self.conn.local.shared.clock;
-                let sent = clock.now().mono;
-                let answer = forward.send().await;
-                self.account.borrow_mut().upstream(clock.now().mono.since(sent));
+                let (sent, tries, recorded) =
+                    (clock.now().mono, Tries::default(), forward.recorded());
+                let answer = forward.send(&tries).await;
+                let took = clock.now().mono.since(sent);
+                let hop = recorded.map(|(span, upstream)| upstream.hop(span, &tries));
+                self.account.borrow_mut().upstream(sent, took, hop);
                 match answer {
                     Ok(forwarded) => {
                         self.conn.local.shared.metrics.decision(Some(whose.mechanism), None);
@@ -348,6 +355,7 @@ impl Exchange<'_> {
             client: self.caller.address,
             certificate: self.conn.certificate.as_deref(),
             id: &self.id,
+            trace: self.trace.as_ref(),
             method: parts.method.as_str(),
             path: parts.uri.path(),
             origin: parts.headers.get(ORIGIN),

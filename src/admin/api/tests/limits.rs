@@ -102,9 +102,11 @@ async fn what_was_charged_is_told_and_comes_back() {
         })
     };
     let standing = |limit: u32, own: bool, left: u32, reset: u64| {
-        Some(format!(
-            r#"{{"burst":{limit},"left":{left},"limit":{limit},"own":{own},"reset_seconds":{reset},"whole":{limit},"window_seconds":60}}"#
-        ))
+        let told = serde_json::json!({
+            "limit": limit, "window_seconds": 60, "burst": limit, "own": own,
+            "left": left, "whole": limit, "reset_seconds": reset,
+        });
+        Some(told.to_string())
     };
     let untouched = standing(200, false, 200, 0);
     assert_eq!(told("shop-me").await, standing(7, true, 7, 0));

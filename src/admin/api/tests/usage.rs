@@ -47,6 +47,7 @@ fn refuse(bench: &Bench, path: &str, of: Option<&str>, code: Code) {
         skipped: 0,
         at: START,
         request_id: "1".into(),
+        trace_id: None,
         method: "GET".into(),
         path: bounded(path),
         route: None,

@@ -76,7 +76,7 @@ pub(super) async fn list(visit: SignedIn, Query(query): Query<ListQuery>) -> Ans
     let wanted = query.q.trim().to_owned();
     let words = Words::parse(&wanted);
     let (found, next) = visit
-        .load(move |node, caller| {
+        .at_leisure(move |node, caller| {
             if let Some(words) = words {
                 let found = shops::search(node, caller, &words, after.as_ref(), PAGE)?;
                 return Ok((found.shops, found.next));
@@ -85,7 +85,7 @@ pub(super) async fn list(visit: SignedIn, Query(query): Query<ListQuery>) -> Ans
             let next = found.items.last().filter(|_| found.more).map(|last| last.id);
             Ok((found.items, next))
         })
-        .await?;
+        .await??;
     page(&ListPage {
         rows: found.iter().map(Row::of).collect(),
         next: next.map(|last| format!("/shops?q={}&after={last}", segment(&wanted))),

@@ -334,7 +334,7 @@ fn meanwhile(bench: &Bench, secret: String) -> (u16, String, String) {
     let (node, clock) = (Arc::clone(&bench.node), Arc::clone(&bench.clock));
     let (to, from) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let dir = tempfile::TempDir::new().unwrap();
         let bench = Bench { node, clock, dir };
         let told = runtime.block_on(async {
