@@ -125,10 +125,10 @@ fn of_quota(own: &Quota, algorithm: Algorithm) -> String {
 }
 
 fn quota(limit: u64, window_s: u64, burst: Option<u64>) -> String {
-    let (limit, window) = (figures::grouped(limit), figures::exact_length(window_s));
+    let (limit, window) = (figures::count(limit), figures::exact_length(window_s));
     match burst {
         None => format!("{limit} in {window}"),
-        Some(burst) => format!("{limit} in {window}, {} at once", figures::grouped(burst)),
+        Some(burst) => format!("{limit} in {window}, {} at once", figures::count(burst)),
     }
 }
 
