@@ -12,18 +12,15 @@
     reason = "a bench reports, and fails by panicking"
 )]
 
-use std::collections::BTreeMap;
+#[path = "filled.rs"]
+mod filled;
+
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 
-use latchkey::admin::node::Node;
-use latchkey::clock::{Clock as _, SystemClock, Timestamp};
-use latchkey::config::{self, Config, ConfigFile, Override, Sources};
-use latchkey::id::{KeyId, ShopId};
-use latchkey::metrics::Metrics;
-use latchkey::secret::SystemEntropy;
-use latchkey::store::{KeyRecord, ShopRecord, WriteTx};
+use latchkey::clock::{Clock as _, SystemClock};
+
+use self::filled::{fill, open};
 
 const KEYS: u32 = 100_000;
 const START_MS_MAX: u64 = 2_000;
@@ -46,7 +43,7 @@ fn main() -> ExitCode {
     if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Opens the store in `folder` as `latchkey serve` does, and reports.
+/// Opens the store in `folder`, and reports.
 fn start(folder: &Path) -> ExitCode {
     let clock = SystemClock::new();
     let node = open(folder);
@@ -63,76 +60,10 @@ fn start(folder: &Path) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn open(folder: &Path) -> Arc<Node> {
-    let clock = Arc::new(SystemClock::new());
-    let entropy = Arc::new(SystemEntropy::new());
-    Node::open(configuration(folder), clock, entropy, Arc::new(Metrics::new("bench").unwrap()))
-        .unwrap()
-}
-
-fn configuration(folder: &Path) -> Config {
-    let path = folder.join("latchkey.redb").to_str().unwrap().to_owned();
-    let sources = Sources {
-        file: ConfigFile::Absent,
-        environment: BTreeMap::new(),
-        overrides: vec![Override { flag: "--store".into(), key: "store.path".into(), value: path }],
-    };
-    config::load(&sources).unwrap()
-}
-
 /// `VmRSS:` or `VmHWM:` of this process, in MB of a million bytes.
 fn memory_mb(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
     kib * 1024 / 1_000_000
-}
-
-/// Fills the store in `folder`, ten thousand shops to a transaction.
-fn fill(folder: &Path, keys: u32) {
-    let node = open(folder);
-    let now = node.now().unix;
-    let numbers: Vec<u32> = (0..keys).collect();
-    for chunk in numbers.chunks(10_000) {
-        let written: Result<(), latchkey::store::StoreError> =
-            node.store.write(|tx| chunk.iter().try_for_each(|number| put(tx, *number, &node, now)));
-        written.unwrap();
-    }
-}
-
-fn put(
-    tx: &mut WriteTx,
-    number: u32,
-    node: &Node,
-    now: Timestamp,
-) -> Result<(), latchkey::store::StoreError> {
-    let shop = ShopId::parse(&format!("shop-{number}")).unwrap();
-    tx.put_shop(&ShopRecord {
-        id: shop,
-        name: format!("The shop with the number {number}"),
-        url: format!("https://shop-{number}.example"),
-        widget_origins: Vec::new(),
-        enabled: true,
-        tokens_valid_from: Timestamp::default(),
-        limits: Vec::new(),
-        created_at: now,
-        updated_at: now,
-        revision: 1,
-    })?;
-    let text = format!("sk_{number:032x}");
-    tx.put_key(&KeyRecord {
-        id: KeyId(number.into()),
-        shop,
-        name: "server".into(),
-        digest: node.pepper().digest(text.as_bytes()),
-        start: text.chars().take(7).collect(),
-        created_at: now,
-        expires_at: None,
-        grace_until: None,
-        replaced_by: None,
-        networks: Vec::new(),
-        limits: Vec::new(),
-        last_used_at: None,
-        revision: 1,
-    })
 }

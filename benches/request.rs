@@ -36,6 +36,7 @@ use latchkey::secret::{Pepper, SecretBytes};
 use latchkey::server::memory::MemoryServer;
 use latchkey::server::{KeyRefresher, Settings, Shared, UpstreamStates, issue};
 use latchkey::snapshot::{Published, Snapshot};
+use latchkey::trace;
 use latchkey::usage::Recorder;
 use latchkey::verified_tokens::VerifiedTokenCache;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -201,16 +202,18 @@ fn shared(upstream: SocketAddr) -> Arc<Shared> {
         snapshot.put_shop(shop(number));
         snapshot.put_api_key(api_key(number, &pepper));
     }
+    let metrics = Arc::new(Metrics::new("bench").unwrap());
     Arc::new(Shared {
         snapshot: Arc::new(Published::new(snapshot)),
         limiter: Arc::new(Limiter::new(1 << 16, limits)),
         verified: Arc::new(VerifiedTokenCache::new(NonZeroUsize::MIN)),
-        metrics: Arc::new(Metrics::new("bench").unwrap()),
+        metrics,
         keys: Arc::new(NoKeys),
         issue: issue::channel().0,
         upstreams: UpstreamStates::default(),
         usage: recorder(),
         events: Arc::default(),
+        spans: trace::channel(NonZeroUsize::MIN, &metrics).0,
         clock: Arc::new(SystemClock::new()),
         settings: ArcSwap::from_pointee(settings(upstream)),
         tls: None,

@@ -146,6 +146,13 @@ pub struct Now {
     pub mono: Monotonic,
 }
 
+/// Since the machine was started, as service managers count it; for nothing else.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// Where time comes from.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Reads both clocks.

@@ -19,6 +19,7 @@
 //!   size and lost with the process.
 //! * [`usage`], [`events`]: what was let through and what was refused, told to whoever looks;
 //!   neither ever makes a request wait.
+//! * [`trace`]: which trace a request is of, and its spans on their way to a collector.
 //! * [`jwks`]: keeps the key sets of identity providers fresh.
 //! * [`admin`]: changes things. Every change is committed to the [`store`] before it is
 //!   acknowledged, and published in the snapshot before the call returns. It serves no caller of
@@ -61,5 +62,6 @@ pub mod server;
 pub mod snapshot;
 pub mod store;
 pub mod tls;
+pub mod trace;
 pub mod usage;
 pub mod verified_tokens;

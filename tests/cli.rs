@@ -45,6 +45,10 @@ fn first_hour(site: &Site) -> (String, String) {
     assert_eq!(text(&shown, "url"), "https://acme.example");
     json_of(site, &["shop", "update", "acme", "--name", "Acme"]);
     json_of(site, &["shop", "limits", "acme", "--set", "authenticated=1000/1m"]);
+    let standing = json_of(site, &["shop", "standing", "acme"]);
+    let of = |policy: &str| standing.as_array().unwrap().iter().find(|s| s["policy"] == policy);
+    let own = of("authenticated").unwrap();
+    assert_eq!((&own["left"], &own["own"]), (&1000.into(), &true.into()), "{standing}");
     let operator = ["operator", "token", "create", "--name", "ci", "--role", "viewer"];
     assert!(text(&json_of(site, &operator), "secret").starts_with("lka_"));
     let rotate = ["key", "rotate", "acme", text(&key, "id"), "--grace", "1h"];

@@ -10,7 +10,7 @@ use crate::support::gateway::{Gateway, Site};
 use crate::support::http::{Response, get, request};
 use crate::support::secrets;
 
-const PAGES: [&str; 6] = ["/", "/refusals", "/explore", "/policies", "/api", "/about"];
+const PAGES: [&str; 7] = ["/", "/refusals", "/codes", "/explore", "/policies", "/api", "/about"];
 
 fn start() -> (Site, Gateway) {
     let site = Site::new(None, "");
@@ -311,4 +311,24 @@ fn the_frames_pages_are_accessible() {
         look(path);
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn who_signs_in_again_in_the_same_browser_has_one_session() {
+    let (_site, gateway) = start();
+    operator(&gateway, "bob", "viewer", &[]);
+    let first = Person::sign_in(&gateway, "ada");
+    let elsewhere = Person::sign_in(&gateway, "ada");
+    // As another, from a form that was open still.
+    let wrong = first.post("/sign-in", &[("name", "bob"), ("password", "not this one")]);
+    assert_eq!(wrong.status, 422);
+    assert_eq!(first.get("/about").status, 200, "who is not let in loses nothing");
+    let again = first.post("/sign-in", &[("name", "bob"), ("password", PASSWORD)]);
+    assert_eq!(again.status, 303, "{}", again.text());
+    let value = cookie(&again, "latchkey").expect("a session's cookie");
+    secrets::minted(&value);
+    let bob = get("/about").header("Cookie", format!("latchkey={value}")).send(gateway.admin);
+    assert_eq!(bob.status, 200);
+    assert_eq!(first.get("/about").status, 303, "the browser has another session now");
+    assert_eq!(elsewhere.get("/about").status, 200, "another browser's goes on");
 }

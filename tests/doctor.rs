@@ -7,10 +7,21 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
 
+use latchkey::admin::Node;
+use latchkey::admin::operations::backups;
+use latchkey::clock::{Clock as _, ManualClock, SystemClock};
+use latchkey::config::{self, ConfigFile, Override, Sources};
+use latchkey::metrics::Metrics;
+use latchkey::secret::SystemEntropy;
+use serde_json::{Value, json};
+
+use crate::operators_oidc;
 use crate::support::gateway::Site;
 use crate::support::idp::{Key, Provider};
+use crate::support::openid::OpenId;
 use crate::support::tls::Authority;
 use crate::support::upstream::{Behaviour, Upstream};
 
@@ -277,4 +288,63 @@ fn providers_that_are_down_and_ones_the_server_does_not_know() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     configure(&format!("http://{gone}/jwks"));
     only(&site, "error issuer: ", &["gives no usable keys"]);
+}
+
+#[test]
+fn the_provider_that_operators_sign_in_by() {
+    let upstream = Upstream::start(Behaviour::Echo);
+    let provider = OpenId::start();
+    let site = Site::new(Some(&upstream), "");
+    let configure = |issuer: &str| {
+        let text = operators_oidc::configuration(&site, issuer, "");
+        site.configure(Some(&upstream), &format!("server.connections_max = 10\n{text}"));
+    };
+    configure(&provider.issuer());
+    healthy(&site);
+    provider.manners().document = Box::new(|d| d["issuer"] = json!("http://127.0.0.1:1"));
+    only(&site, "error operators: ", &["cannot be used", "its `issuer` is not admin.oidc.issuer"]);
+    // Nobody listens there: passwords let operators in meanwhile.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    configure(&format!("http://{gone}"));
+    only(&site, "warning operators: ", &["cannot be reached", &gone.to_string()]);
+}
+
+/// Makes a scheduled backup of `site` as a server did so long ago.
+fn back_up(site: &Site, ago: Duration) {
+    let path = site.database().display().to_string();
+    let at = |flag: &str, key: &str, value| Override {
+        flag: flag.to_owned(),
+        key: key.to_owned(),
+        value,
+    };
+    let sources = Sources {
+        file: ConfigFile::Required(site.config()),
+        environment: BTreeMap::new(),
+        overrides: vec![at("--store", "store.path", path)],
+    };
+    let config = config::load(&sources).unwrap_or_else(|errors| panic!("{errors}"));
+    let clock = Arc::new(ManualClock::at(SystemClock::new().now().unix - ago));
+    let metrics = Arc::new(Metrics::new("test").unwrap());
+    let node = Node::open(config, clock, Arc::new(SystemEntropy::new()), metrics).unwrap();
+    assert!(backups::maintain(&node).unwrap());
+}
+
+#[test]
+fn scheduled_backups_that_are_missing_late_and_recent() {
+    let (site, upstream) = used("");
+    // Without a schedule there is nothing to be late.
+    let (_, checks) = examine(&site, &[]);
+    assert!(checks.iter().all(|check| check["check"] != "backup"), "{checks:?}");
+    let text = "server.connections_max = 10\n[backup]\ninterval = \"1d\"\n";
+    site.configure(Some(&upstream), text);
+    healthy(&site);
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    back_up(&site, days(3));
+    only(&site, "warning backup: ", &["the newest is of", "the next was due at"]);
+    // Two intervals: one may be under way.
+    back_up(&site, days(2) - Duration::from_secs(600));
+    healthy(&site);
+    let (_, checks) = examine(&site, &[]);
+    let line = checks.iter().find(|check| check["check"] == "backup").unwrap();
+    assert!(line["detail"].as_str().unwrap().contains("the newest is of"), "{line}");
 }

@@ -340,6 +340,11 @@ fn groups_decide_and_names_decide_nothing() {
         stage.manners(|m| m.claims["groups"] = groups.clone());
         stage.refused(403, "none of your groups");
     }
+    // A slip in the roles does not leave a node that nobody owns.
+    stage.manners(|m| m.claims["groups"] = json!(["auditors"]));
+    stage.refused(409, "last owner");
+    let boss = json!({"name": "boss", "role": "owner", "password": "a long local password"});
+    stage.gateway.api_ok("POST", "/operators", &boss);
     for (groups, role) in [
         (json!(["auditors", "a-team"]), "viewer"),
         (json!("helpers"), "operator"),
@@ -373,6 +378,33 @@ fn groups_decide_and_names_decide_nothing() {
 }
 
 /// Thin ID tokens: the rest is at the user information endpoint, and about the same person.
+#[test]
+fn who_is_given_no_role_any_more_does_not_stay_by_an_older_one() {
+    let stage = stage();
+    let mut here = stage.accepted();
+    let mut there = stage.accepted();
+    // Somebody else of the same provider.
+    stage.manners(|m| m.claims["sub"] = json!("bob"));
+    let mut bob = stage.accepted();
+    stage.manners(|m| {
+        m.claims["sub"] = json!("ada-1");
+        m.claims["groups"] = json!(["strangers"]);
+    });
+    for jar in [&mut here, &mut there] {
+        assert_eq!(stage.visit("/about", jar).status, 200);
+    }
+    stage.refused(403, "none of your groups");
+    for jar in [&mut here, &mut there] {
+        assert_eq!(stage.visit("/about", jar).status, 303, "it is signed out");
+    }
+    assert_eq!(stage.visit("/about", &mut bob).status, 200);
+    // Again: there is nothing left to end, and nothing to be written of it.
+    stage.refused(403, "none of your groups");
+    let audit = stage.gateway.api_ok("GET", "/audit?action=session.revoked", &Value::Null);
+    assert_eq!(audit["items"].as_array().unwrap().len(), 1, "{audit}");
+    assert_eq!(audit["items"][0]["after"]["sessions_ended"], 2);
+}
+
 #[test]
 fn user_information_completes() {
     let stage = stage();

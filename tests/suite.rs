@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod admin_plane;
 mod api;
 mod attack;
 mod audit_log;
@@ -34,8 +35,12 @@ mod front_logs;
 mod front_metrics;
 mod front_reload;
 mod front_tls;
+mod front_trace;
 mod front_upstream;
+mod licences;
+mod manual;
 mod naive;
+mod observability;
 mod openapi;
 mod operators;
 mod operators_browser;
@@ -43,6 +48,7 @@ mod operators_listener;
 mod operators_oidc;
 mod proxies;
 mod secrecy;
+mod service;
 mod spec_jwt;
 mod spec_keys;
 mod spec_outcomes;
@@ -51,4 +57,5 @@ mod spec_widget;
 mod startup;
 mod support;
 mod tidy;
+mod upgrade;
 mod usage;

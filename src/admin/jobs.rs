@@ -1,13 +1,15 @@
 //! What has to happen without anybody asking: times of last use reach the store, what has expired
 //! goes, signing keys take turns, key sets stay fresh, what workers count is kept.
 //!
-//! [`tick`] is all of it but the key sets, synchronous and safe at any time; [`run`] calls it on a
-//! schedule.
+//! [`tick`] is most of it, synchronous and safe at any time; [`run`] calls it on a schedule, where
+//! it may have to wait for whoever is in a hurry. [`serve_workers`] is what the data plane waits
+//! for or loses by: it is run where nothing keeps it from running.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -131,11 +133,16 @@ fn prune_idempotency(node: &Node) -> Result<(), OperationError> {
     Ok(())
 }
 
-/// Runs the jobs and keeps key sets fresh until `shutdown` becomes true; then writes the times of
-/// last use once more.
-pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
+/// Keeps key sets fresh and takes over what workers count and tell, until `shutdown` becomes true.
+pub async fn serve_workers(node: Arc<Node>, shutdown: watch::Receiver<bool>) {
     let key_sets = keep_key_sets(Arc::clone(&node), shutdown.clone());
-    let usage = keep_usage(Arc::clone(&node), shutdown.clone());
+    let usage = keep_usage(Arc::clone(&node), shutdown);
+    let events = node.events.run();
+    tokio::join!(key_sets, usage, events);
+}
+
+/// Runs the jobs until `shutdown` becomes true; then writes the times of last use once more.
+pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
     let overview = keep_overview(Arc::clone(&node), shutdown.clone());
     let backups = keep_backups(Arc::clone(&node), shutdown.clone());
     let progress = Arc::new(Progress::default());
@@ -151,7 +158,7 @@ pub async fn run(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             run_blocking(move || tick(&node, &progress)).await;
         }
     };
-    tokio::join!(ticks, key_sets, usage, overview, backups);
+    tokio::join!(ticks, overview, backups);
     run_blocking(move || {
         if let Err(error) = flush_last_use(&node, &progress) {
             tracing::warn!(%error, "times of last use are not stored");
@@ -230,8 +237,8 @@ async fn keep_backups(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
             _ = interval.tick() => {}
             () = stopped(&mut shutdown) => break,
         }
-        let node = Arc::clone(&node);
-        run_blocking(move || {
+        let (bulk, node) = (node.bulk(), Arc::clone(&node));
+        run_on(&bulk, move || {
             if let Err(error) = backups::maintain(&node) {
                 tracing::error!(%error, "the scheduled backup was not made");
             }
@@ -268,7 +275,11 @@ async fn keep_key_sets(node: Arc<Node>, mut shutdown: watch::Receiver<bool>) {
 /// Runs `job` on a thread that may block. One that panics has been reported by the panic hook,
 /// and must not end the jobs after it.
 async fn run_blocking(job: impl FnOnce() + Send + 'static) {
-    if tokio::task::spawn_blocking(job).await.is_err() {
+    run_on(&Handle::current(), job).await;
+}
+
+async fn run_on(threads: &Handle, job: impl FnOnce() + Send + 'static) {
+    if threads.spawn_blocking(job).await.is_err() {
         tracing::error!("a background job ended early");
     }
 }

@@ -44,6 +44,8 @@ pub struct RefusalView {
     pub at: Timestamp,
     /// The request's name, as the client and the log know it.
     pub request_id: String,
+    /// The trace it is of, if requests are of traces, as the log and the upstream know it.
+    pub trace_id: Option<String>,
     /// The method; empty if no request could be read.
     pub method: String,
     /// The path, without its query.
@@ -78,6 +80,7 @@ impl RefusalView {
             id: event_id(refusal.sequence, begun),
             at: refusal.at,
             request_id: refusal.request_id.to_string(),
+            trace_id: refusal.trace_id.as_deref().map(str::to_owned),
             method: refusal.method.to_string(),
             path: refusal.path.to_string(),
             route: refusal.route.as_ref().map(ToString::to_string),
@@ -235,6 +238,7 @@ mod tests {
             skipped: 0,
             at: START,
             request_id: "1".into(),
+            trace_id: None,
             method: "GET".into(),
             path: bounded(path),
             route: None,

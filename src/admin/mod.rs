@@ -31,10 +31,11 @@ use std::sync::Arc;
 
 use axum::Router;
 
+pub use self::api::degraded;
 pub use self::caller::{Caller, Via};
 pub(crate) use self::key_sets::sources as issuer_sources;
 pub use self::node::{Node, OpenError};
-pub(crate) use self::operations::operators::grouped;
+pub(crate) use self::oidc::{ProviderFault, probe as probe_operators_provider};
 pub use self::operations::{Created, Idempotency, OperationError};
 
 /// The routes of the admin plane over `node`: the API, health, metrics and the dashboard.

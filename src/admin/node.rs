@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::audit::{self, Action, Subject, SubjectKind};
@@ -19,7 +20,8 @@ use super::identity::Identity;
 use super::key_sets;
 use super::ledger::Ledger;
 use super::oidc::Oidc;
-use super::operations::{OperationError, assertion_keys, backups, configuration, transfer};
+use super::operations::events::Listening;
+use super::operations::{OperationError, Pruning, Taken, assertion_keys, backups, configuration};
 use super::overview::Sampler;
 use super::patch::Patch;
 use crate::clock::{Clock, Now, Timestamp};
@@ -120,8 +122,13 @@ pub struct Node {
     pub entropy: Arc<dyn Entropy>,
     pub(super) jwks: ArcSwapOption<Jwks>,
     pub(super) backups: backups::Memory,
-    pub(super) importing: transfer::Importing,
-    pub(super) verifying_audit: AtomicBool,
+    pub(super) importing: Taken,
+    pub(super) verifying_audit: Taken,
+    bulk: OnceLock<Handle>,
+    /// What the audit log's retention knows of the clock.
+    pub(super) pruning: Pruning,
+    /// Who listens to refusals, and how often.
+    pub(super) listening: Listening,
     pub(super) reloads: watch::Sender<u64>,
     pub(super) admin_tokens: ArcSwap<HashMap<Digest, Arc<AdminToken>>>,
     pub(super) identity: Identity,
@@ -169,6 +176,8 @@ impl Node {
         metrics.config_loaded(clock.now().unix);
         let loaded = load(&store, &config, pepper.clone())?;
         let identity = store.read(|tx| Identity::load(tx, &config, password_key, clock.now()))?;
+        let retention = config.audit.retention;
+        let pruning = store.read(|tx| Pruning::begin(tx, retention, clock.now()))?;
         let node = Arc::new(Self {
             store: Arc::new(store),
             published: Arc::new(Published::new(loaded.snapshot)),
@@ -185,8 +194,11 @@ impl Node {
             entropy,
             jwks: ArcSwapOption::empty(),
             backups: backups::Memory::default(),
-            importing: transfer::Importing::default(),
-            verifying_audit: AtomicBool::new(false),
+            importing: Taken::default(),
+            verifying_audit: Taken::default(),
+            bulk: OnceLock::new(),
+            pruning,
+            listening: Listening::default(),
             reloads: watch::Sender::new(0),
             admin_tokens: ArcSwap::from_pointee(loaded.admin_tokens),
             identity,
@@ -265,7 +277,8 @@ impl Node {
         &self.pepper
     }
 
-    /// The keeper of key sets; `None` until [`super::jobs::run`] has started it.
+    /// The keeper of key sets; `None` until [`super::jobs::serve_workers`] has
+    /// started it.
     #[must_use]
     pub fn jwks(&self) -> Option<Arc<Jwks>> {
         self.jwks.load_full()
@@ -275,6 +288,17 @@ impl Node {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on `handle` has the threads for what takes long and is in no hurry.
+    pub fn set_bulk(&self, handle: Handle) {
+        // The first stays: a node has one gateway.
+        drop(self.bulk.set(handle));
+    }
+
+    /// Where what takes long is done: unless somebody said where, here.
+    pub(super) fn bulk(&self) -> Handle {
+        self.bulk.get().cloned().unwrap_or_else(Handle::current)
     }
 
     /// Notes that the process is about to stop: it is not ready for new work any more, and whoever
@@ -357,8 +381,10 @@ fn commit_observer(writable: &Arc<AtomicBool>, metrics: &Arc<Metrics>) -> Commit
 /// Announces the names that may be label values.
 fn announce(metrics: &Metrics, policies: &Policies) {
     let limits: Vec<Name> = policies.limits.iter().map(|limit| limit.name.clone()).collect();
-    let issuers: Vec<Name> = policies.issuers.iter().map(|issuer| issuer.name.clone()).collect();
-    metrics.configure(&limits, &issuers);
+    // One with a shared secret has no key set that could be missing or old.
+    let issuers = policies.issuers.iter().filter(|issuer| issuer.secret.is_none());
+    let key_sets: Vec<_> = issuers.map(|issuer| (issuer.name.clone(), issuer.stale_max)).collect();
+    metrics.configure(&limits, &key_sets);
 }
 
 fn make_first_signing_key(

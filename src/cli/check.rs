@@ -1,4 +1,4 @@
-//! `config check`, `config print` and `healthcheck`.
+//! `config check`, `config print`, `config reference` and `healthcheck`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,26 +13,33 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::args::{ConfigCommand, HealthcheckArgs};
 use super::certificates;
+use super::collector;
 use super::exit::{Exit, Failure};
 use super::http::exchange;
-use super::output::Output;
+use super::manual;
+use super::output::{Format, Output};
 use super::start::{self, reachable};
 use crate::config::{AdminConfig, Sources};
 
-/// `config check` and `config print`.
+/// `config check`, `config print` and `config reference`.
 pub(super) fn config(
-    command: ConfigCommand,
+    command: &ConfigCommand,
     sources: &Sources,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let config = start::load(sources)?;
     match command {
         ConfigCommand::Check => {
+            let config = start::load(sources)?;
             certificates::load(&config)?;
             certificates::check_upstreams(&config)?;
+            collector::check(&config)?;
             output.done("ok: the configuration is valid", &json!({"valid": true}))
         }
-        ConfigCommand::Print => output.text(&config.print()),
+        ConfigCommand::Print => output.text(&start::load(sources)?.print()),
+        ConfigCommand::Reference { key } => match output.format() {
+            Format::Json => output.json(&manual::configuration_json(key)),
+            Format::Table => output.text(&manual::configuration(key)?),
+        },
     }
 }
 
@@ -106,7 +113,6 @@ impl fmt::Display for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::Format;
     use crate::cli::output::tests::Printed;
     use crate::config::ConfigFile;
 
@@ -119,9 +125,9 @@ mod tests {
     fn a_valid_configuration_is_said_to_be_and_can_be_printed() {
         let printed = Printed::default();
         let mut output = printed.output(Format::Table);
-        config(ConfigCommand::Check, &sources(""), &mut output).unwrap();
+        config(&ConfigCommand::Check, &sources(""), &mut output).unwrap();
         assert_eq!(printed.text(), "ok: the configuration is valid\n");
-        config(ConfigCommand::Print, &sources("[log]\nlevel = \"warn\""), &mut output).unwrap();
+        config(&ConfigCommand::Print, &sources("[log]\nlevel = \"warn\""), &mut output).unwrap();
         assert!(printed.text().contains("level = \"warn\"  # latchkey.toml"));
     }
 
@@ -130,7 +136,7 @@ mod tests {
         let printed = Printed::default();
         let text = "[server]\nlisten = 1\nworker = 2\n[log]\nlevel = \"loud\"";
         let failure =
-            config(ConfigCommand::Check, &sources(text), &mut printed.output(Format::Table))
+            config(&ConfigCommand::Check, &sources(text), &mut printed.output(Format::Table))
                 .unwrap_err();
         assert_eq!(failure.exit, Exit::Configuration);
         for key in ["server.listen", "server.worker", "log.level"] {

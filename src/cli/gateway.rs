@@ -8,22 +8,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::admin_plane::AdminPlane;
 use super::certificates::{self, Keeper, Kept};
+use super::collector;
 use super::exit::{Exit, Failure};
+use super::service::Sockets;
 use super::start;
-use crate::admin::listener::{self, ListenError, Secured};
+use crate::admin::listener::{self, AdminSocket, ListenError, Secured};
 use crate::admin::operations::{configuration, widget_tokens};
 use crate::admin::{self, Created, Node, OperationError, jobs};
 use crate::config::Config;
 use crate::id::Name;
 use crate::server::issue::IssuedToken;
 use crate::server::issue::{self, ISSUE_QUEUE_MAX, IssueError, IssueReceiver, IssueRequest};
-use crate::server::{BindError, KeyRefresher, Running, Server, Settings, Shared, UpstreamStates};
+use crate::server::{
+    BindError, KeyRefresher, Pulse, Running, Server, Settings, Shared, UpstreamStates,
+};
 use crate::store::TokenRecord;
 use crate::tls::Tls;
+use crate::trace::{self, Collector, Exporter};
 
 /// A gateway that serves.
 pub(super) struct Gateway {
@@ -32,15 +39,19 @@ pub(super) struct Gateway {
     server: Running,
     /// Those of the data plane's listener, then those of the admin plane's.
     certificates: [Arc<Keeper>; 2],
+    /// Where spans go, for now.
+    collector: watch::Sender<Option<Arc<Collector>>>,
     admin_address: SocketAddr,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// After the tasks: they end on it.
+    _plane: AdminPlane,
 }
 
 impl Gateway {
-    /// Starts everything, certificates and listeners first: a file that is wrong or an address
-    /// that is taken leaves no database behind.
-    pub(super) async fn start(config: Config) -> Result<Self, Failure> {
+    /// Starts everything on `sockets` and on what it binds where there is none, certificates and
+    /// listeners first: a file that is wrong or an address that is taken leaves no database behind.
+    pub(super) async fn start(config: Config, sockets: Sockets) -> Result<Self, Failure> {
         let named = config.clone();
         let load = move || {
             certificates::check_upstreams(&named)?;
@@ -48,37 +59,69 @@ impl Gateway {
         };
         let tls = spawn_blocking(load).await;
         let (tls, admin_tls) = tls.map_err(|e| other(&e))??;
-        let tcp = listener::bind_tcp(config.admin.listen).await.map_err(|e| listen_failure(&e))?;
+        let collector = collector::load(&config).await?;
+        let tcp = admin_tcp(&config, sockets.admin).await?;
         let admin_address = tcp.local_addr().map_err(|e| other(&e))?;
-        start::ensure_free("server.listen", config.server.listen)?;
+        if sockets.data.is_none() {
+            start::ensure_free("server.listen", config.server.listen)?;
+        }
         let opened = config.clone();
         let node = spawn_blocking(move || start::open_node(opened)).await;
         let node = node.map_err(|e| other(&e))??;
-        let socket = listener::bind_unix(&config.admin.socket).map_err(|e| listen_failure(&e))?;
+        let socket = admin_socket(&config, sockets.admin_socket)?;
         node.metrics.certificates(tls.as_ref().map(Tls::expiries).unwrap_or_default());
         node.metrics.admin_certificates(admin_tls.as_ref().map(Tls::expiries).unwrap_or_default());
-        let (shared, issue) = share(&node, &config, tls);
+        let (shared, issue, spans) = share(&node, &config, tls);
         let admin_tls: Secured = admin_tls.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
         let certificates = [Kept::Data(Arc::clone(&shared)), Kept::Admin(admin_tls.clone())]
             .map(|kept| Arc::new(Keeper::new(&node, kept)));
         prepare(&shared, &shared.settings.load()).await?;
-        let server = Server::bind(&config.server, Arc::clone(&shared));
+        let for_server = Arc::clone(&shared);
+        let server = match sockets.data {
+            Some(listener) => Server::inherit(listener, &config.server, for_server),
+            None => Server::bind(&config.server, for_server),
+        };
         let server = server.map_err(|e| bind_failure(&e))?;
 
         let (shutdown, watch) = watch::channel(false);
+        let plane = AdminPlane::start()?;
+        node.set_bulk(plane.bulk().clone());
         let mut tasks = JoinSet::new();
         let router = admin::router(Arc::clone(&node));
         let routes = router.clone();
-        tasks.spawn(listener::serve_tcp(tcp, admin_tls, Arc::clone(&node), routes, watch.clone()));
-        tasks.spawn(listener::serve_unix(socket, router, watch.clone()));
-        tasks.spawn(jobs::run(Arc::clone(&node), watch.clone()));
+        let tcp = listener::serve_tcp(tcp, admin_tls, Arc::clone(&node), routes, watch.clone());
+        tasks.spawn_on(tcp, plane.handle());
+        let unix = listener::serve_unix(socket, router, watch.clone());
+        tasks.spawn_on(unix, plane.handle());
+        tasks.spawn_on(jobs::run(Arc::clone(&node), watch.clone()), plane.handle());
+        tasks.spawn(jobs::serve_workers(Arc::clone(&node), watch.clone()));
         for keeper in &certificates {
             tasks.spawn(Arc::clone(keeper).watch(watch.clone()));
         }
+        let (collector, targets) = watch::channel(collector);
+        tasks.spawn(trace::run(
+            Exporter {
+                spans,
+                collector: targets,
+                metrics: Arc::clone(&node.metrics),
+                clock: Arc::clone(&node.clock),
+            },
+            watch.clone(),
+        ));
         tasks.spawn(issue_tokens(Arc::clone(&node), issue, watch));
         let server = server.start().map_err(|e| bind_failure(&e))?;
         record(&node, configuration::started).await;
-        Ok(Self { node, shared, server, certificates, admin_address, shutdown, tasks })
+        Ok(Self {
+            node,
+            shared,
+            server,
+            certificates,
+            collector,
+            admin_address,
+            shutdown,
+            tasks,
+            _plane: plane,
+        })
     }
 
     /// Where callers connect.
@@ -91,6 +134,11 @@ impl Gateway {
         self.admin_address
     }
 
+    /// Asks the data plane whether it still answers.
+    pub(super) fn pulse(&self) -> Pulse {
+        self.server.pulse()
+    }
+
     /// The node.
     pub(super) fn node(&self) -> &Arc<Node> {
         &self.node
@@ -101,6 +149,7 @@ impl Gateway {
     pub(super) async fn reload(&self, config: Config) -> Result<Vec<String>, Failure> {
         let [data, admin] = &self.certificates;
         let prepared = (data.prepare(&config).await?, admin.prepare(&config).await?);
+        let collector = collector::load(&config).await?;
         let wanted = Settings::from_config(&config);
         prepare(&self.shared, &wanted).await?;
         // Requests between the two steps are decided by the old routes or by the new ones: both
@@ -119,6 +168,7 @@ impl Gateway {
         self.shared.upstreams.retain(&upstreams, &self.shared.metrics);
         data.install(prepared.0);
         admin.install(prepared.1);
+        self.collector.send_replace(collector);
         Ok(warnings)
     }
 
@@ -140,6 +190,26 @@ impl Gateway {
     }
 }
 
+async fn admin_tcp(
+    config: &Config,
+    inherited: Option<std::net::TcpListener>,
+) -> Result<TcpListener, Failure> {
+    match inherited {
+        Some(listener) => listener::inherit_tcp(listener).map_err(|e| other(&e)),
+        None => listener::bind_tcp(config.admin.listen).await.map_err(|e| listen_failure(&e)),
+    }
+}
+
+fn admin_socket(
+    config: &Config,
+    inherited: Option<std::os::unix::net::UnixListener>,
+) -> Result<AdminSocket, Failure> {
+    match inherited {
+        Some(listener) => listener::inherit_unix(listener).map_err(|e| other(&e)),
+        None => listener::bind_unix(&config.admin.socket).map_err(|e| listen_failure(&e)),
+    }
+}
+
 /// Appends to the audit log; neither start nor stop fails for it.
 async fn record(node: &Arc<Node>, append: fn(&Node) -> Result<(), OperationError>) {
     let node = Arc::clone(node);
@@ -156,9 +226,14 @@ async fn prepare(shared: &Arc<Shared>, settings: &Settings) -> Result<(), Failur
     prepared.map_err(|message| Failure::new(Exit::Configuration, message))
 }
 
-/// What the data plane shares with the node, and the node's end of the channel between them.
-fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, IssueReceiver) {
+/// What the data plane shares with the node, and the node's ends of the channels between them.
+fn share(
+    node: &Arc<Node>,
+    config: &Config,
+    tls: Option<Tls>,
+) -> (Arc<Shared>, IssueReceiver, trace::Received) {
     let (sender, receiver) = issue::channel();
+    let (spans, recorded) = trace::channel(config.tracing.queue_max, &node.metrics);
     let shared = Shared {
         snapshot: Arc::clone(&node.published),
         limiter: Arc::clone(&node.limiter),
@@ -169,11 +244,12 @@ fn share(node: &Arc<Node>, config: &Config, tls: Option<Tls>) -> (Arc<Shared>, I
         upstreams: UpstreamStates::default(),
         usage: Arc::clone(&node.usage),
         events: Arc::clone(&node.events),
+        spans,
         clock: Arc::clone(&node.clock),
         settings: ArcSwap::from_pointee(Settings::from_config(config)),
         tls: tls.map(ArcSwap::from_pointee),
     };
-    (Arc::new(shared), receiver)
+    (Arc::new(shared), receiver, recorded)
 }
 
 /// The node's keeper of key sets, which a reload may replace.

@@ -5,11 +5,13 @@
 //! standard output through `output`, errors and logs to standard error. This is the top of the
 //! crate: it puts the parts together and decides nothing about requests.
 
+mod admin_plane;
 mod args;
 mod backup;
 mod certificates;
 mod check;
 mod client;
+mod collector;
 mod demo;
 mod doctor;
 mod exit;
@@ -18,11 +20,13 @@ mod follow;
 mod gateway;
 mod http;
 mod manage;
+mod manual;
 mod output;
 mod pages;
 mod password;
 mod progress;
 mod serve;
+mod service;
 mod start;
 mod transfer;
 
@@ -65,8 +69,8 @@ fn dispatch(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Serve(_) => serve::run(&sources()),
         Command::Demo(args) => demo::run(args, output),
         Command::Completions { shell } => pages::completions(*shell, output),
-        Command::Man { dir } => pages::man(dir.as_deref(), output),
-        Command::Config(command) => check::config(*command, &sources(), output),
+        Command::Man(args) => pages::man(args, output),
+        Command::Config(command) => check::config(command, &sources(), output),
         Command::Healthcheck(args) => check::health(args, &sources(), output),
         Command::Audit(AuditCommand::Verify { expect, file: Some(file) }) => {
             let config = start::load(&sources())?;
@@ -114,7 +118,7 @@ fn manage(command: &Command, sources: &Sources, output: &mut Output) -> Result<(
             Command::Serve(_)
             | Command::Demo(_)
             | Command::Completions { .. }
-            | Command::Man { .. }
+            | Command::Man(_)
             | Command::Config(_)
             | Command::Doctor(_)
             | Command::Verify(_)
@@ -149,7 +153,7 @@ fn missing(command: &Command) -> Missing {
         | Command::Serve(_)
         | Command::Demo(_)
         | Command::Completions { .. }
-        | Command::Man { .. }
+        | Command::Man(_)
         | Command::Config(_)
         | Command::Doctor(_)
         | Command::Healthcheck(_) => Missing::Refuse,

@@ -1,12 +1,12 @@
 //! Manual pages and shell completions, made from the grammar.
 
 use std::fs;
-use std::path::Path;
 
 use clap::CommandFactory as _;
 
-use super::args::Cli;
+use super::args::{Cli, ManArgs};
 use super::exit::{Exit, Failure};
+use super::manual;
 use super::output::Output;
 
 /// Prints the completion script of `shell`.
@@ -16,15 +16,16 @@ pub(super) fn completions(shell: clap_complete::Shell, output: &mut Output) -> R
     output.text(&String::from_utf8_lossy(&script))
 }
 
-/// Prints the manual page of the program, or writes it and one per command into `directory`.
-pub(super) fn man(directory: Option<&Path>, output: &mut Output) -> Result<(), Failure> {
-    let Some(directory) = directory else {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-        return output.text(&String::from_utf8_lossy(&page));
+/// Prints a manual page, or writes them all into a directory.
+pub(super) fn man(args: &ManArgs, output: &mut Output) -> Result<(), Failure> {
+    let Some(directory) = &args.dir else {
+        let sheet = manual::find(&args.page)?;
+        return output.text(if args.text { &sheet.text } else { &sheet.roff });
     };
-    let written = fs::create_dir_all(directory)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
+    let sheets = manual::sheets()?;
+    let write = |sheet: manual::Sheet| fs::write(directory.join(sheet.file), sheet.roff);
+    let written =
+        fs::create_dir_all(directory).and_then(|()| sheets.into_iter().try_for_each(write));
     written.map_err(|error| {
         let message =
             format!("the manual pages could not be written to {}: {error}", directory.display());
@@ -51,12 +52,30 @@ mod tests {
     #[test]
     fn every_command_has_a_page() {
         let printed = Printed::default();
-        man(None, &mut printed.output(Format::Table)).unwrap();
-        assert!(printed.text().contains("Exit codes"));
+        let page = |page: &str| ManArgs { page: page.to_owned(), ..ManArgs::default() };
+        man(&page("latchkey"), &mut printed.output(Format::Table)).unwrap();
+        assert!(printed.text().contains("EXIT STATUS"));
         let directory = tempfile::tempdir().unwrap();
-        man(Some(directory.path()), &mut printed.output(Format::Table)).unwrap();
-        for page in ["latchkey.1", "latchkey-serve.1", "latchkey-key-rotate.1"] {
+        let all = ManArgs { dir: Some(directory.path().to_owned()), ..page("latchkey") };
+        man(&all, &mut printed.output(Format::Table)).unwrap();
+        for page in ["latchkey.1", "latchkey-key-rotate.1", "latchkey.toml.5"] {
             assert!(directory.path().join(page).is_file(), "{page}");
         }
+    }
+
+    #[test]
+    fn pages_are_found_by_what_people_call_them() {
+        let say = |page: &str, text: bool| {
+            let printed = Printed::default();
+            let args = ManArgs { page: page.to_owned(), text, dir: None };
+            man(&args, &mut printed.output(Format::Table)).map(|()| printed.text())
+        };
+        for page in ["refusals", "latchkey-refusals", "latchkey-refusals.7"] {
+            assert!(say(page, true).unwrap().starts_with("latchkey-refusals(7): "), "{page}");
+        }
+        assert!(say("key rotate", false).unwrap().contains(".TH latchkey-key-rotate 1"));
+        assert!(say("serve", true).unwrap().contains("Usage: latchkey serve"));
+        let failure = say("nonsense", true).unwrap_err().to_string();
+        assert!(failure.contains("latchkey-upgrade, latchkey.toml, and"), "{failure}");
     }
 }

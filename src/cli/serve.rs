@@ -1,17 +1,20 @@
 //! `serve`: a gateway, until it is told to stop.
 //!
-//! Signals become words to the gateway here: stop, reload. How it stops and reloads is its own.
-
-use std::sync::Arc;
+//! Signals become words to the gateway here: stop, reload; the service manager is told what came
+//! of them. How the gateway stops and reloads is its own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 use super::exit::{Exit, Failure};
 use super::gateway::Gateway;
 use super::output::{Format, Output};
+use super::service::{Inherited, Line, Manager, Sockets, Standing, attend};
 use super::start::{self, reachable};
 use crate::admin::Node;
 use crate::admin::operations::configuration;
@@ -24,15 +27,30 @@ use crate::secret::SecretText;
 const FILES_PER_CONNECTION: u64 = 2;
 /// What is open besides: the admin plane's connections, listeners, the database.
 const FILES_BESIDE: u64 = 1024;
+/// What the end takes besides the drain: the admin plane's own, and the last writes.
+const STOP_BESIDE: Duration = Duration::from_secs(15);
 
 /// Runs it; returns when a signal has stopped it.
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
+    let ran = start_and_serve(sources);
+    if let Err(failure) = &ran {
+        // What `systemctl status` shows of a start that failed.
+        Manager::of_process().tell(&[Line::Status(failure.message.clone())]);
+    }
+    ran
+}
+
+fn start_and_serve(sources: &Sources) -> Result<(), Failure> {
+    // Before there are threads.
+    let inherited = Inherited::of_process()?;
     let config = start::load(sources)?;
+    let sockets = inherited.sort(&config)?;
     let log = logging::init(&config.log)
         .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     raise_open_files(config.server.connections_max.get());
     let runtime = start::runtime()?;
-    let served = runtime.block_on(serve(config, sources, &log));
+    let manager = Arc::new(Manager::of_process());
+    let served = runtime.block_on(serve(config, sockets, sources, &log, &manager));
     // Everything has ended, or was told a second time to stop and is not waited for.
     runtime.shutdown_background();
     served
@@ -66,13 +84,20 @@ pub(super) fn files_needed(connections_max: usize) -> u64 {
     connections.saturating_mul(FILES_PER_CONNECTION).saturating_add(FILES_BESIDE)
 }
 
-async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(), Failure> {
+async fn serve(
+    config: Config,
+    sockets: Sockets,
+    sources: &Sources,
+    log: &LogHandle,
+    manager: &Arc<Manager>,
+) -> Result<(), Failure> {
     // Installed first: a signal during the start is not lost.
     let mut signals = Signals::install()?;
     let key_file = config.store.master_key_file.clone();
     let key_existed = key_file.exists();
     let socket = config.admin.socket.clone();
-    let gateway = Gateway::start(config).await?;
+    manager.tell(&[Line::Status("starting".to_owned())]);
+    let gateway = Gateway::start(config, sockets).await?;
     gateway.node().metrics.log_lines_dropped(log.dropped_lines());
     if !key_existed {
         let file = key_file.display();
@@ -80,14 +105,29 @@ async fn serve(config: Config, sources: &Sources, log: &LogHandle) -> Result<(),
     }
     // Before it is ready: whoever waits for that finds it.
     show_set_up_link(&gateway);
+    let standing = Arc::new(Standing::new(Arc::clone(manager), &gateway, &socket));
+    // Aborted when dropped.
+    let mut attending = JoinSet::new();
+    attending.spawn(attend(Arc::clone(&standing), gateway.pulse()));
+    standing.tell(Line::Ready);
     let (data, admin) = (gateway.data_address(), gateway.admin_address());
     let (socket, version) = (socket.display(), env!("CARGO_PKG_VERSION"));
     tracing::info!(%data, %admin, %socket, version, "ready");
     loop {
         match signals.next().await {
-            Told::Reload => reload(&gateway, sources, log).await,
+            Told::Reload => {
+                manager.tell(&[Line::Reloading]);
+                let outcome = reload(&gateway, sources, log).await;
+                standing.reloaded(outcome.err().as_deref());
+            }
             Told::Stop(name) => {
                 tracing::info!(signal = name, "stopping; requests under way may finish");
+                let drain = gateway.node().config.load().server.drain_timeout;
+                manager.tell(&[
+                    Line::Stopping,
+                    Line::Extend(drain.saturating_add(STOP_BESIDE)),
+                    Line::Status("stopping; requests under way may finish".to_owned()),
+                ]);
                 tokio::select! {
                     () = gateway.stop() => tracing::info!("stopped"),
                     () = signals.stop() => tracing::warn!("told again: stopped at once"),
@@ -135,8 +175,9 @@ fn set_up_text(config: &AdminConfig, listens: SocketAddr, token: &SecretText) ->
     ))
 }
 
-/// Reads the configuration again and puts it in force; one that is wrong changes nothing.
-async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
+/// Reads the configuration again and puts it in force; one that is wrong changes nothing, and is
+/// told why in a line.
+async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) -> Result<(), String> {
     let read = sources.clone();
     let loaded = tokio::task::spawn_blocking(move || config::load(&read)).await;
     let node = gateway.node();
@@ -148,13 +189,16 @@ async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
             for error in &faults {
                 tracing::error!(error, "the configuration is wrong");
             }
+            let why = faults.first().cloned().unwrap_or_default();
             record_refusal(node, sources, faults).await;
             tracing::error!("the configuration was not reloaded; the old one stays in force");
-            return count(false);
+            count(false);
+            return Err(why);
         }
         Err(error) => {
             tracing::error!(%error, "the configuration was not reloaded");
-            return count(false);
+            count(false);
+            return Err(error.to_string());
         }
     };
     let level = log.apply(&config.log);
@@ -168,11 +212,13 @@ async fn reload(gateway: &Gateway, sources: &Sources, log: &LogHandle) {
             }
             tracing::info!("the configuration was reloaded");
             count(true);
+            Ok(())
         }
         Err(failure) => {
             tracing::error!(error = failure.message, "the configuration was not reloaded");
-            record_refusal(node, sources, vec![failure.message]).await;
+            record_refusal(node, sources, vec![failure.message.clone()]).await;
             count(false);
+            Err(failure.message)
         }
     }
 }

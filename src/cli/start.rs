@@ -18,8 +18,8 @@ use crate::metrics::Metrics;
 use crate::secret::SystemEntropy;
 use crate::store::StoreError;
 
-/// Threads of the admin plane: one may wait for the disk while the other answers.
-const ADMIN_THREADS: usize = 2;
+/// Threads of a command, or, in a gateway, of what workers wait for.
+const THREADS: usize = 2;
 
 /// Reads the configuration; every mistake is told at once.
 pub(super) fn load(sources: &Sources) -> Result<Config, Failure> {
@@ -28,15 +28,17 @@ pub(super) fn load(sources: &Sources) -> Result<Config, Failure> {
             1 => format!("the configuration is wrong:\n{errors}"),
             n => format!("the configuration has {n} mistakes:\n{errors}"),
         };
-        Failure::new(Exit::Configuration, message)
+        let hint = "`latchkey config reference`, or latchkey.toml(5), has every key";
+        Failure::new(Exit::Configuration, message).hint(hint)
     })
 }
 
-/// The runtime of the admin plane, and of commands.
+/// The runtime of commands. In a gateway, callers of the admin plane are served by another
+/// ([`super::admin_plane`]).
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = Builder::new_multi_thread()
-        .worker_threads(ADMIN_THREADS)
-        .thread_name("admin")
+        .worker_threads(THREADS)
+        .thread_name("control")
         .enable_all()
         .build();
     runtime.map_err(|e| Failure::new(Exit::Failure, format!("no threads to run on: {e}")))
@@ -81,7 +83,9 @@ pub(super) fn ensure_free(key: &str, address: SocketAddr) -> Result<(), Failure>
         return Ok(());
     };
     let (exit, hint) = if error.kind() == ErrorKind::AddrInUse {
-        let hint = "another process listens there: stop it, or choose another port";
+        let hint = "another process listens there: stop it, or choose another port; if it is \
+                    systemd, for latchkey.socket, start latchkey through it: systemctl start \
+                    latchkey";
         (Exit::AddressInUse, hint)
     } else if error.kind() == ErrorKind::PermissionDenied {
         let hint = "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one";

@@ -16,7 +16,7 @@ use super::report::{Noted, collect_all};
 use super::secret_file::{self, parse_secret_file};
 use super::server::{ServerConfig, parse_address, parse_network};
 use super::tls::{self, TlsConfig};
-use super::validate::{one_of, parse_path, parse_socket};
+use super::validate::{parse_path, parse_socket};
 use super::value::{self, Span, quote};
 use crate::decision::origin::Origin;
 use crate::id::ShopId;
@@ -335,15 +335,13 @@ fn read_roles(oidc: &mut Section<'_, '_>) -> Result<Vec<GroupRole>, Noted> {
 fn read_role(t: &mut Section<'_, '_>) -> Result<GroupRole, Noted> {
     let group = t.text_required("group", "write the group's name", parse_text);
     let hint = "write \"owner\", \"operator\", \"viewer\" or \"member\"";
-    let role = t.text_required("role", hint, |text| {
-        let choices = [
-            ("owner", Some(RoleGrant::Owner)),
-            ("operator", Some(RoleGrant::Operator)),
-            ("viewer", Some(RoleGrant::Viewer)),
-            ("member", None),
-        ];
-        one_of(text, &choices)
-    })?;
+    let choices = [
+        ("owner", Some(RoleGrant::Owner)),
+        ("operator", Some(RoleGrant::Operator)),
+        ("viewer", Some(RoleGrant::Viewer)),
+        ("member", None),
+    ];
+    let role = t.choice_required("role", hint, &choices)?;
     let Some(role) = role else {
         let hint = "write the ids of the group's shops, e.g. [\"demo\"]";
         let shops = t.list_required("shops", hint, |text| {

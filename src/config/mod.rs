@@ -12,6 +12,7 @@
 //! a type that does not print.
 
 mod admin;
+mod credential;
 mod door;
 mod issuers;
 mod keeping;
@@ -19,12 +20,16 @@ mod policies;
 mod print;
 mod raw;
 mod read;
+mod reference;
 mod reload;
 mod report;
 mod scalar;
 mod secret_file;
 mod server;
+mod shape;
+mod shipped;
 mod tls;
+mod traces;
 mod typed;
 mod upstream;
 mod validate;
@@ -38,6 +43,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::credential::Credentials;
 use crate::decision::policy::Policies;
 use crate::id::Name;
 
@@ -45,10 +51,12 @@ pub use admin::{AdminConfig, GroupRole, OidcConfig, PasswordsConfig, RoleGrant, 
 pub use door::{AssertionConfig, Contract, CorsConfig, ForwardAuthConfig};
 pub use keeping::{AuditConfig, BackupConfig, UsageConfig};
 pub use print::{Difference, Effective};
+pub use reference::{Block, Key, KeyTable, LeftOut, Restart, reference};
 pub use reload::restart_needed;
 pub use secret_file::read_secret_file;
 pub use server::{ForwardingHeader, H2Config, ServerConfig};
 pub use tls::{CertificateFiles, ClientAuth, TlsConfig, TlsVersion};
+pub use traces::{OtlpConfig, Propagate, SampleRatio, TracingConfig, read_otlp_headers};
 pub use upstream::{EjectionConfig, Endpoint, ProbeConfig, UpstreamConfig, UpstreamTlsConfig};
 pub use value::parse_duration;
 
@@ -67,14 +75,16 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The sources of this process: `file`, its environment, and what flags say.
+    /// The sources of this process: `file`, its environment, and what flags say. Credentials that
+    /// it was not handed are those of the service that runs, where it may read them.
     #[must_use]
     pub fn of_process(file: ConfigFile, overrides: Vec<Override>) -> Self {
-        Self {
-            file,
-            environment: std::env::vars_os().filter(|(name, _)| raw::is_read(name)).collect(),
-            overrides,
+        let read = std::env::vars_os().filter(|(name, _)| raw::is_read(name));
+        let mut environment: BTreeMap<OsString, OsString> = read.collect();
+        if let Some(directory) = Credentials::of_the_unit() {
+            environment.entry(raw::CREDENTIALS.into()).or_insert(directory.into());
         }
+        Self { file, environment, overrides }
     }
 }
 
@@ -145,6 +155,8 @@ pub struct Config {
     pub backup: BackupConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Traces.
+    pub tracing: TracingConfig,
     /// What was read, for [`Config::print`].
     pub effective: Effective,
 }
@@ -289,7 +301,7 @@ impl fmt::Display for ConfigError {
 /// Every mistake found, at once: unreadable or malformed file, unknown keys, bad values.
 pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
     let tree = raw::Tree::merge(sources).map_err(ConfigErrors)?;
-    validate::compile(&tree, sources)
+    validate::compile(&tree)
 }
 
 impl Config {

@@ -110,7 +110,7 @@ fn read_target(t: &mut Section<'_, '_>, upstreams: Option<&Upstreams>) -> Result
     let has_upstream = t.has("upstream");
     if t.has("answer") {
         let answers = [("widget_token", Target::IssueWidgetToken)];
-        let answer = t.text_required("answer", "", |text| one_of(text, &answers));
+        let answer = t.choice_required("answer", "", &answers);
         if has_upstream {
             let message = "stands beside `answer`; a route has one or the other";
             return Err(t.error("upstream", message.into()));
@@ -239,25 +239,19 @@ fn read_limit(t: &mut Section<'_, '_>, names: &mut Names) -> Result<LimitPolicy,
     let paths = read_paths(t);
     let methods = read_methods(t);
     let mechanisms = t.list_optional("mechanisms", "all mechanisms", parse_mechanism);
-    let key_by =
-        t.text_required("key", "write \"shop\", \"key\", \"subject\" or \"address\"", |s| {
-            let keys = [
-                ("shop", KeyBy::Shop),
-                ("key", KeyBy::Key),
-                ("subject", KeyBy::Subject),
-                ("address", KeyBy::Address),
-            ];
-            one_of(s, &keys)
-        });
+    let keys = [
+        ("shop", KeyBy::Shop),
+        ("key", KeyBy::Key),
+        ("subject", KeyBy::Subject),
+        ("address", KeyBy::Address),
+    ];
+    let hint = "write \"shop\", \"key\", \"subject\" or \"address\"";
+    let key_by = t.choice_required("key", hint, &keys);
     let limit = t.integer_required("limit", UNITS);
     let window = t.duration_required("window", WINDOW);
-    let algorithm = t.text("algorithm", "token-bucket", |text| {
-        let algorithms = [
-            ("token-bucket", Algorithm::TokenBucket),
-            ("sliding-window", Algorithm::SlidingWindow),
-        ];
-        one_of(text, &algorithms)
-    });
+    let algorithms =
+        [("token-bucket", Algorithm::TokenBucket), ("sliding-window", Algorithm::SlidingWindow)];
+    let algorithm = t.choice("algorithm", "token-bucket", &algorithms);
     let burst = t.integer_optional("burst", "the same as limit", UNITS);
     if let Ok(Algorithm::SlidingWindow) = algorithm {
         refuse_for_sliding_window(t, window, burst);

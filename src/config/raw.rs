@@ -7,12 +7,13 @@
 
 use std::ffi::OsStr;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::credential::Credentials;
 use super::{ConfigError, ConfigFile, Sources};
 
 /// Tables that stand when no source gives them.
@@ -59,6 +60,8 @@ pub(super) struct Tree {
     figment: Figment,
     /// The merged values.
     pub(super) root: Dict,
+    /// What values that name a credential stand for.
+    pub(super) credentials: Credentials,
 }
 
 impl Tree {
@@ -82,9 +85,11 @@ impl Tree {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let directory = sources.environment.get(OsStr::new(CREDENTIALS)).map(PathBuf::from);
+        let credentials = Credentials::new(directory);
         let figment = layers.into_iter().fold(Figment::new(), Figment::merge);
         match figment.find_value("").map(Value::into_dict) {
-            Ok(root) => Ok(Self { figment, root: root.unwrap_or_default() }),
+            Ok(root) => Ok(Self { figment, root: root.unwrap_or_default(), credentials }),
             Err(error) => Err(vec![ConfigError::of_source("", error.to_string())]),
         }
     }

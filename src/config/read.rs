@@ -6,10 +6,12 @@
 
 use figment::value::{Dict, Value};
 
+use super::credential::Credentials;
 use super::print::Line;
 use super::raw::{Place, Tree};
 use super::report::{Noted, Report};
-use super::scalar::{Kind, coerce, unknown};
+use super::scalar::{coerce, unknown};
+use super::shape::{Fact, Shape, Without};
 use super::value;
 
 /// The table that is not written.
@@ -100,6 +102,7 @@ impl<'r, 't> Section<'r, 't> {
         key: &'static str,
         max: usize,
     ) -> Result<&'t [Value], Noted> {
+        self.note(key, &Shape::Tables, || Without::Nothing);
         let items = self.items(key, max)?;
         if let Some(value) = self.find(key) {
             let place = self.place_of(key);
@@ -155,7 +158,13 @@ impl<'r, 't> Section<'r, 't> {
     /// Prints that `key` is left out, which means `note`.
     pub(super) fn left_out(&mut self, key: &'static str, note: &str) {
         let _ = self.find(key);
+        self.note(key, &Shape::Unsaid, || Without::Means(note.to_owned()));
         self.print(Line::Nothing(key, note.to_owned()));
+    }
+
+    /// What values that name a credential stand for.
+    pub(super) fn credentials(&self) -> &'t Credentials {
+        &self.tree.credentials
     }
 
     /// Whether `key` is written (or has a default in a table of defaults).
@@ -208,11 +217,13 @@ impl<'r, 't> Section<'r, 't> {
     pub(super) fn or_default<T>(
         &mut self,
         key: &'static str,
-        kind: Kind,
+        shape: Shape,
         default: impl Into<Value>,
         parse: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Result<T, Noted> {
-        let value = self.written(key, kind).unwrap_or_else(|| default.into());
+        let default = default.into();
+        self.note(key, &shape, || Without::Default(value::render(&default)));
+        let value = self.written(key, &shape).unwrap_or(default);
         self.read(key, value, parse)
     }
 
@@ -220,11 +231,12 @@ impl<'r, 't> Section<'r, 't> {
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
-        kind: Kind,
+        shape: Shape,
         hint: &str,
         parse: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Result<T, Noted> {
-        match self.written(key, kind) {
+        self.note(key, &shape, || Without::Refused);
+        match self.written(key, &shape) {
             Some(value) => self.read(key, value, parse),
             None => Err(self.missing(key, hint)),
         }
@@ -234,11 +246,12 @@ impl<'r, 't> Section<'r, 't> {
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
-        kind: Kind,
+        shape: Shape,
         note: &str,
         parse: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Result<Option<T>, Noted> {
-        if let Some(value) = self.written(key, kind) {
+        self.note(key, &shape, || Without::Means(note.to_owned()));
+        if let Some(value) = self.written(key, &shape) {
             return self.read(key, value, parse).map(Some);
         }
         self.print(Line::Nothing(key, note.to_owned()));
@@ -261,9 +274,20 @@ impl<'r, 't> Section<'r, 't> {
         }
     }
 
-    fn written(&mut self, key: &'static str, kind: Kind) -> Option<Value> {
+    fn written(&mut self, key: &'static str, shape: &Shape) -> Option<Value> {
         let written = self.find(key)?;
-        Some(coerce(written, kind, self.tree.place(written).textual))
+        Some(coerce(written, shape, self.tree.place(written).textual))
+    }
+
+    /// Notes what is known of `key`, where somebody wants to know.
+    fn note(&mut self, key: &str, shape: &Shape, without: impl FnOnce() -> Without) {
+        if self.report.facts.is_none() {
+            return;
+        }
+        let path = self.key_path(key);
+        if let Some(facts) = &mut self.report.facts {
+            facts.push(Fact { path, shape: shape.clone(), without: without() });
+        }
     }
 
     fn find(&mut self, key: &'static str) -> Option<&'t Value> {

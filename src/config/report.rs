@@ -1,10 +1,12 @@
-//! What reading the configuration has found: mistakes, and what there is to print.
+//! What reading the configuration has found: mistakes, what there is to print, and what there is
+//! to know of each key.
 //!
 //! Knows no key and judges nothing.
 
 use super::ConfigError;
 use super::print::Line;
 use super::raw::Place;
+use super::shape::Fact;
 
 /// What reading has found so far.
 #[derive(Debug, Default)]
@@ -13,6 +15,8 @@ pub(super) struct Report {
     pub(super) errors: Vec<ConfigError>,
     /// The effective configuration, in the order of reading.
     pub(super) lines: Vec<Line>,
+    /// What is known of the keys that were asked for, in the order of asking, where that is wanted.
+    pub(super) facts: Option<Vec<Fact>>,
 }
 
 impl Report {

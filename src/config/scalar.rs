@@ -8,31 +8,27 @@ use std::time::Duration;
 use figment::value::Value;
 
 use super::raw::Place;
+use super::shape::Shape;
 use super::value::{self, Span};
 
 /// The most members of a list.
 const LIST_MAX: usize = 256;
 
-/// What a key wants of a source that is text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The text.
-    Text,
-    /// The integer that it spells.
-    Integer,
-    /// The boolean that it spells.
-    Boolean,
-    /// A list.
-    Other,
-}
-
 /// A variable's or a flag's text as the number or boolean that is wanted, if it is one.
-pub(super) fn coerce(written: &Value, kind: Kind, textual: bool) -> Value {
+pub(super) fn coerce(written: &Value, shape: &Shape, textual: bool) -> Value {
     let text = written.as_str().filter(|_| textual);
-    let coerced = match kind {
-        Kind::Integer => text.and_then(|t| t.parse::<u64>().ok()).map(From::from),
-        Kind::Boolean => text.and_then(|t| t.parse::<bool>().ok()).map(From::from),
-        Kind::Text | Kind::Other => None,
+    let coerced = match shape {
+        Shape::Integer(_) => text.and_then(|t| t.parse::<u64>().ok()).map(From::from),
+        Shape::Number(_) => text.and_then(|t| t.parse::<f64>().ok()).map(From::from),
+        Shape::Boolean => text.and_then(|t| t.parse::<bool>().ok()).map(From::from),
+        Shape::Text
+        | Shape::Choice(_)
+        | Shape::Duration(_)
+        | Shape::Bytes(_)
+        | Shape::List
+        | Shape::Names
+        | Shape::Tables
+        | Shape::Unsaid => None,
     };
     coerced.unwrap_or_else(|| written.clone())
 }

@@ -12,7 +12,6 @@ use ipnet::IpNet;
 use super::read::Section;
 use super::report::Noted;
 use super::tls::{self, TlsConfig};
-use super::validate::one_of;
 use super::value::{Span, quote};
 
 /// What a request's body may be, on the server or on one route.
@@ -162,13 +161,11 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Result<ServerConfig, Noted> {
 /// Whose word about the caller is taken, and how they say it.
 fn read_peers(t: &mut Section<'_, '_>) -> Result<(Vec<IpNet>, ForwardingHeader, bool), Noted> {
     let trusted = t.list("trusted_proxies", &[], parse_network);
-    let header = t.text("forwarding_header", "x-forwarded-for", |text| {
-        let choices = [
-            ("x-forwarded-for", ForwardingHeader::XForwardedFor),
-            ("forwarded", ForwardingHeader::Forwarded),
-        ];
-        one_of(text, &choices)
-    });
+    let choices = [
+        ("x-forwarded-for", ForwardingHeader::XForwardedFor),
+        ("forwarded", ForwardingHeader::Forwarded),
+    ];
+    let header = t.choice("forwarding_header", "x-forwarded-for", &choices);
     let proxy_protocol = t.boolean("proxy_protocol", false);
     if let (Ok(trusted), Ok(true)) = (&trusted, proxy_protocol)
         && trusted.is_empty()

@@ -16,6 +16,7 @@ use crate::decision::route::CanonicalPath;
 
 mod front_door;
 mod operators;
+mod traces;
 mod upstreams;
 
 const SHIPPED: &str = include_str!("../../packaging/latchkey.toml");
@@ -807,6 +808,54 @@ fn the_master_key_may_be_a_systemd_credential() {
 }
 
 #[test]
+fn every_file_may_be_a_credential() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for (name, text) in [
+        ("shared", "x".repeat(32)),
+        ("passphrase", "a long passphrase".to_owned()),
+        ("key", "not looked into here".to_owned()),
+    ] {
+        std::fs::write(path(name), text).unwrap();
+        // As systemd leaves them to a service that runs as another user.
+        std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(0o440)).unwrap();
+    }
+    let credentials = [("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap())];
+    let text = "[store]\nmaster_key_file = 'credential:key'\n\
+                [backup]\npassphrase_file = 'credential:passphrase'\n\
+                [server.tls]\ncertificates = [\
+                { chain_file = '/c.pem', key_file = 'credential:key' }]\n";
+    let config = load(&with_environment(text, &credentials)).unwrap();
+    assert_eq!(config.store.master_key_file, path("key"));
+    assert!(!config.store.master_key_creatable, "it is read-only");
+    assert_eq!(config.backup.passphrase_file, Some(path("passphrase")));
+    assert_eq!(config.server.tls.as_ref().unwrap().certificates[0].key_file, path("key"));
+    assert!(config.print().contains("\"credential:passphrase\""), "{}", config.print());
+
+    let mistake = |text: &str, variables: &[(&str, &str)]| {
+        load(&with_environment(text, variables)).unwrap_err().to_string()
+    };
+    let missing = "[backup]\npassphrase_file = 'credential:gone'";
+    for variables in [&credentials[..], &[]] {
+        let told = mistake(missing, variables);
+        assert!(told.contains("backup.passphrase_file: \"credential:gone\" cannot"), "{told}");
+        assert!(told.contains("LoadCredential=gone:"), "{told}");
+    }
+    for name in ["", "..", "../shared", "/etc/passwd", "a:b"] {
+        let text = format!("[backup]\npassphrase_file = 'credential:{name}'");
+        let told = mistake(&text, &credentials);
+        assert!(told.contains("names no credential"), "{told}");
+    }
+    // What is no file is no credential either.
+    let told = mistake("[backup]\ndirectory = ''\n", &credentials);
+    assert!(told.contains("backup.directory"), "{told}");
+    let config = with_environment("[backup]\ndirectory = 'credential:key'", &credentials);
+    assert_eq!(load(&config).unwrap().backup.directory, PathBuf::from("credential:key"));
+}
+
+#[test]
 fn every_default() {
     let config = load(&Sources::default()).unwrap();
     let seconds = Duration::from_secs;
@@ -1136,6 +1185,9 @@ fn restarts_are_asked_for_only_where_needed() {
         ("[audit]\nretention = '1d'\n[backup]\ninterval = '1d'\ndirectory = '/b'", &[]),
         ("[usage]\nrows_max = 10000\nflush_interval = '1s'", &[]),
         ("[usage]\nenabled = false", &[]),
+        ("[tracing]\npropagate = 'always'\nsample_ratio = 0.1", &[]),
+        ("[tracing.otlp]\nendpoint = 'http://[::1]:1'\nbatch_max = 9", &[]),
+        ("[tracing.otlp]\nqueue_max = 9", &["tracing.otlp.queue_max"]),
         ("[store]\npath = '/d/x.redb'", &["admin.socket", "store.path", "store.master_key_file"]),
     ] {
         assert_eq!(restart_needed(&old, &good(text)), expected, "{text}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::read::Section;
 use super::report::{Noted, collect_all};
-use super::validate::{one_of, parse_path};
+use super::validate::parse_path;
 use super::value::Span;
 
 /// The most certificates of a listener.
@@ -89,9 +89,8 @@ fn read_with(
     }
     let certificates = read_certificates(&mut t);
     let clients = read_clients(&mut t, certificates.as_deref().ok());
-    let min_version = t.text("min_version", "1.2", |text| {
-        one_of(text, &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
-    });
+    let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+    let min_version = t.choice("min_version", "1.2", &versions);
     let handshake_timeout = t.duration("handshake_timeout", "10s", Span::TIMEOUT);
     let watch_interval = t.duration("watch_interval", "10s", Span::TIMEOUT);
     t.finish();
@@ -111,14 +110,12 @@ fn read_clients(
     t: &mut Section<'_, '_>,
     certificates: Option<&[CertificateFiles]>,
 ) -> Result<Clients, Noted> {
-    let client_auth = t.text("client_auth", "off", |text| {
-        let choices = [
-            ("off", ClientAuth::Off),
-            ("optional", ClientAuth::Optional),
-            ("required", ClientAuth::Required),
-        ];
-        one_of(text, &choices)
-    });
+    let choices = [
+        ("off", ClientAuth::Off),
+        ("optional", ClientAuth::Optional),
+        ("required", ClientAuth::Required),
+    ];
+    let client_auth = t.choice("client_auth", "off", &choices);
     let client_ca_file = t.text_optional("client_ca_file", "nobody's are asked for", parse_path);
     if let (Ok(client_auth), Ok(client_ca_file)) = (client_auth, &client_ca_file) {
         check_client_auth(t, client_auth, client_ca_file.is_some());

@@ -2,22 +2,22 @@
 //!
 //! Every table is read to its end before any of it is used, so that all its mistakes are found.
 //! Larger tables are read by modules of their own: `server` and `tls`, `admin`, `upstream`,
-//! `policies`, `issuers`, `door`, `keeping`.
+//! `policies`, `issuers`, `door`, `keeping`, `traces`.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::print::Effective;
-use super::raw::{CREDENTIALS, Place, Tree};
+use super::raw::{Place, Tree};
 use super::read::Section;
 use super::report::{Noted, Report};
 use super::server;
+use super::shape::Fact;
 use super::value::{self, Span, quote};
 use super::{
-    Config, ConfigErrors, LogConfig, LogFormat, Sources, StoreConfig, admin, door, issuers,
-    keeping, policies, upstream,
+    Config, ConfigErrors, LogConfig, LogFormat, StoreConfig, admin, door, issuers, keeping,
+    policies, traces, upstream,
 };
 use crate::decision::origin::Rules;
 use crate::decision::policy::{AttemptPolicy, Policies, WidgetPolicy};
@@ -30,13 +30,16 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// What the scopes of a widget token may take, joined by spaces: the room a token has for them.
 const SCOPES_BYTES_MAX: usize = 127;
 
+/// The master key: the name of its credential, and of its file beside the database.
+const MASTER_KEY: &str = "master.key";
+
 /// Validates `tree`.
-pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigErrors> {
+pub(super) fn compile(tree: &Tree) -> Result<Config, ConfigErrors> {
     let mut report = Report::default();
     let mut root = Section::root(tree, &mut report);
-    let config = read_config(&mut root, sources);
+    let config = read_config(&mut root);
     root.finish();
-    let Report { errors, lines } = report;
+    let Report { errors, lines, .. } = report;
     match config {
         Ok(config) if errors.is_empty() => {
             Ok(Config { effective: Effective::new(lines), ..config })
@@ -45,10 +48,10 @@ pub(super) fn compile(tree: &Tree, sources: &Sources) -> Result<Config, ConfigEr
     }
 }
 
-fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, Noted> {
+fn read_config(root: &mut Section<'_, '_>) -> Result<Config, Noted> {
     let server = server::read(root);
     let admin = admin::read(root, server.as_ref().ok());
-    let store = read_store(root, sources);
+    let store = read_store(root);
     let socket = socket_path(root, &admin, &store);
     let upstreams = upstream::read(root);
     let origin = read_origin(root);
@@ -67,6 +70,7 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
     let usage = keeping::read_usage(root);
     let backup = keeping::read_backup(root, store.as_ref().map_err(|noted| *noted));
     let log = read_log(root);
+    let tracing = traces::read(root);
 
     let (widget, widget_signing_key_rotation) = widget?;
     let (issuers, issuer_sources) = issuers?.into_iter().unzip();
@@ -95,8 +99,16 @@ fn read_config(root: &mut Section<'_, '_>, sources: &Sources) -> Result<Config, 
         usage: usage?,
         backup: backup?,
         log: log?,
+        tracing: tracing?,
         effective: Effective::new(Vec::new()),
     })
+}
+
+/// What is known of every key that is asked for when `tree` is read, mistakes aside.
+pub(super) fn facts(tree: &Tree) -> Vec<Fact> {
+    let mut report = Report { facts: Some(Vec::new()), ..Report::default() };
+    let _ = read_config(&mut Section::root(tree, &mut report));
+    report.facts.unwrap_or_default()
 }
 
 /// A table with one key.
@@ -133,10 +145,11 @@ fn socket_path(
     Ok(socket)
 }
 
-fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Result<StoreConfig, Noted> {
+fn read_store(root: &mut Section<'_, '_>) -> Result<StoreConfig, Noted> {
     let mut t = root.table("store");
     let path = t.text("path", "/var/lib/latchkey/latchkey.redb", parse_path);
-    let credential = systemd_credential(sources);
+    let credentials = t.credentials();
+    let credential = credentials.find(MASTER_KEY);
     let note = match &credential {
         Some(_) => "the systemd credential master.key",
         None => "master.key beside the database",
@@ -152,23 +165,15 @@ fn read_store(root: &mut Section<'_, '_>, sources: &Sources) -> Result<StoreConf
     }
     t.finish();
     let (path, key_file) = (path?, key_file?);
-    let master_key_creatable = key_file.is_some() || credential.is_none();
-    let master_key_file = key_file.or(credential).unwrap_or_else(|| beside(&path, "master.key"));
+    let master_key_file = key_file.or(credential).unwrap_or_else(|| beside(&path, MASTER_KEY));
+    let master_key_creatable = !credentials.has(&master_key_file);
     Ok(StoreConfig { path, master_key_file, master_key_creatable })
-}
-
-/// The master key as systemd hands it over (`LoadCredential=master.key:…`), if it does.
-fn systemd_credential(sources: &Sources) -> Option<PathBuf> {
-    let directory = sources.environment.get(OsStr::new(CREDENTIALS))?;
-    let file = Path::new(directory).join("master.key");
-    file.is_file().then_some(file)
 }
 
 fn read_origin(root: &mut Section<'_, '_>) -> Result<Rules, Noted> {
     let mut t = root.table("origin");
     let www_alias = t.boolean("www_alias", true);
-    let ignore_scheme =
-        t.text("scheme", "strict", |text| one_of(text, &[("strict", false), ("ignore", true)]));
+    let ignore_scheme = t.choice("scheme", "strict", &[("strict", false), ("ignore", true)]);
     t.finish();
     Ok(Rules { www_alias: www_alias?, ignore_scheme: ignore_scheme? })
 }
@@ -226,9 +231,8 @@ fn read_failed_attempts(root: &mut Section<'_, '_>) -> Result<AttemptPolicy, Not
 fn read_log(root: &mut Section<'_, '_>) -> Result<LogConfig, Noted> {
     let mut t = root.table("log");
     let level = t.text("level", "info", value::parse_log_level);
-    let format = t.text("format", "text", |text| {
-        one_of(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
-    });
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = t.choice("format", "text", &formats);
     let access = t.boolean("access", false);
     let access_sample = t.integer("access_sample", 1, (1, 1_000_000));
     let queue_lines_max = t.count("queue_lines_max", 8192, (16, 1 << 20));

@@ -218,7 +218,7 @@ pub(super) fn parse_provider_url(text: &str) -> Result<String, String> {
     }
 }
 
-fn is_port_sound(authority: &Authority) -> bool {
+pub(super) fn is_port_sound(authority: &Authority) -> bool {
     let after_host = authority.as_str().strip_prefix(authority.host());
     match after_host {
         Some("") => true,
@@ -227,7 +227,7 @@ fn is_port_sound(authority: &Authority) -> bool {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -255,7 +255,7 @@ pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
 }
 
 /// Bounds of a duration, both inclusive.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span(pub(super) Duration, pub(super) Duration);
 
 impl Span {

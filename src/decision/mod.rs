@@ -8,6 +8,7 @@
 //! ([`Facts`], [`rate_limit::Limits`], [`jwt::VerifiedTokens`], the time); what it cannot do it
 //! returns as data ([`Decision::NeedsKey`]).
 
+pub mod advice;
 pub mod api_key;
 pub mod cors;
 pub mod credential;

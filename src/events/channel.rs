@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::pace::Pace;
 use super::{Refusal, SharedRefusal};
@@ -21,6 +21,9 @@ pub const LISTENERS_MAX: usize = 64;
 /// Refusals that a listener may be behind.
 const BEHIND_MAX: usize = 256;
 
+/// Refusals on their way from workers.
+const ON_THE_WAY_MAX: usize = 1024;
+
 /// All places are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{LISTENERS_MAX} listeners are connected, which is the most; close one and try again")]
@@ -28,6 +31,9 @@ pub struct TooManyListeners;
 
 /// See the module documentation.
 pub struct Events {
+    /// From workers, without a lock: see [`Events::submit`].
+    submit: mpsc::Sender<Refusal>,
+    submitted: Notify,
     sender: broadcast::Sender<SharedRefusal>,
     kept: Mutex<Kept>,
     pace: Pace,
@@ -35,8 +41,9 @@ pub struct Events {
     closed: watch::Sender<bool>,
 }
 
-#[derive(Default)]
 struct Kept {
+    /// The other end of [`Events::submit`].
+    on_the_way: mpsc::Receiver<Refusal>,
     last: u64,
     recent: VecDeque<SharedRefusal>,
 }
@@ -49,9 +56,12 @@ impl fmt::Debug for Events {
 
 impl Default for Events {
     fn default() -> Self {
+        let (submit, on_the_way) = mpsc::channel(ON_THE_WAY_MAX);
         Self {
+            submit,
+            submitted: Notify::new(),
             sender: broadcast::Sender::new(BEHIND_MAX),
-            kept: Mutex::default(),
+            kept: Mutex::new(Kept { on_the_way, last: 0, recent: VecDeque::new() }),
             pace: Pace::default(),
             listeners: AtomicUsize::new(0),
             closed: watch::Sender::new(false),
@@ -65,33 +75,47 @@ impl Events {
         self.pace.admits(self.listeners.load(Ordering::Relaxed) > 0, now)
     }
 
-    /// Tells everyone who listens, and keeps it for who comes later.
-    pub fn publish(&self, mut refusal: Refusal) {
-        let mut kept = self.lock();
-        kept.last += 1;
-        refusal.sequence = kept.last;
-        refusal.skipped = self.pace.take_skipped();
-        let refusal = Arc::new(refusal);
-        if kept.recent.len() >= RECENT_MAX {
-            kept.recent.pop_front();
+    /// Hands a refusal over, for workers: takes no lock that a listener or a page may hold, as
+    /// their threads may be kept from running for a while. One that finds no room is left out, and
+    /// said to be.
+    pub fn submit(&self, refusal: Refusal) {
+        if self.submit.try_send(refusal).is_err() {
+            self.pace.skip();
         }
-        kept.recent.push_back(Arc::clone(&refusal));
-        // Under the lock, so that a listener gets everything once. That nobody listens is no
-        // failure.
-        let _ = self.sender.send(refusal);
+        self.submitted.notify_one();
+    }
+
+    /// Passes on what workers hand over, until the end. To be run where nothing keeps it from
+    /// running; until it does, whoever asks for what is kept passes it on.
+    pub async fn run(&self) {
+        let mut closed = self.closed.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                _ = closed.wait_for(|closed| *closed) => return,
+                () = self.submitted.notified() => drop(self.kept()),
+            }
+        }
+    }
+
+    /// Tells everyone who listens, and keeps it for who comes later.
+    #[cfg(test)]
+    pub fn publish(&self, refusal: Refusal) {
+        self.submit(refusal);
+        drop(self.kept());
     }
 
     /// The refusals that are kept, the oldest first.
     #[must_use]
     pub fn recent(&self) -> Vec<SharedRefusal> {
-        self.lock().recent.iter().cloned().collect()
+        self.kept().recent.iter().cloned().collect()
     }
 
     /// Listens to what comes after the refusal `after` (zero: to all that are kept), or, without
     /// it, to what comes from now on.
     pub fn listen(self: &Arc<Self>, after: Option<u64>) -> Result<Listener, TooManyListeners> {
         let place = Place::take(self)?;
-        let kept = self.lock();
+        let kept = self.kept();
         let mut behind = VecDeque::new();
         let mut missed = 0;
         // A number that was never given: of another process, before a restart.
@@ -111,9 +135,26 @@ impl Events {
         self.closed.send_replace(true);
     }
 
-    /// A panic under the lock leaves at worst one refusal that is not kept.
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is kept, after everything that was on the way was told and kept too.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // A panic under the lock leaves at worst one refusal that is not kept.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // No more than were there at first, so that a flood ends.
+        for _ in 0..ON_THE_WAY_MAX {
+            let Ok(mut refusal) = kept.on_the_way.try_recv() else { break };
+            kept.last += 1;
+            refusal.sequence = kept.last;
+            refusal.skipped = self.pace.take_skipped();
+            let refusal = Arc::new(refusal);
+            if kept.recent.len() >= RECENT_MAX {
+                kept.recent.pop_front();
+            }
+            kept.recent.push_back(Arc::clone(&refusal));
+            // Under the lock, so that a listener gets everything once. That nobody listens is no
+            // failure.
+            let _ = self.sender.send(refusal);
+        }
+        kept
     }
 }
 
@@ -199,6 +240,7 @@ mod tests {
             skipped: 0,
             at: Timestamp::from_unix_s(1),
             request_id: "1".into(),
+            trace_id: None,
             method: "GET".into(),
             path: path.into(),
             route: None,
@@ -261,6 +303,28 @@ mod tests {
         let found = sequences(&mut away, RECENT_MAX).await;
         assert_eq!((found[0], *found.last().unwrap()), (first_kept, last));
         assert_eq!(events.recent().len(), RECENT_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_workers_hand_over_is_passed_on_and_never_waits() {
+        let events = Arc::new(Events::default());
+        let mut listener = events.listen(None).unwrap();
+        let running = Arc::clone(&events);
+        let runner = tokio::spawn(async move { running.run().await });
+        events.submit(refusal("/1"));
+        assert_eq!(sequences(&mut listener, 1).await, [1]);
+        // Whoever holds what is kept is slow: nothing is told, and nobody waits.
+        let held = events.kept.lock().unwrap();
+        (0..ON_THE_WAY_MAX as u64 + 3).for_each(|n| events.submit(refusal(&format!("/{n}"))));
+        drop(held);
+        let recent = events.recent();
+        assert_eq!(recent.len(), RECENT_MAX);
+        let last = recent.last().unwrap();
+        assert_eq!(last.sequence, ON_THE_WAY_MAX as u64 + 1);
+        let first = events.listen(Some(0)).unwrap().next().await;
+        assert!(matches!(first, Some(Item::Refusal(_))), "{first:?}");
+        events.close();
+        runner.await.unwrap();
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Refusal {
     pub at: Timestamp,
     /// The request's name, as the client and the log know it.
     pub request_id: Box<str>,
+    /// The trace it is of, as the log and the upstream know it.
+    pub trace_id: Option<Box<str>>,
     /// The method.
     pub method: Box<str>,
     /// The path, without its query.

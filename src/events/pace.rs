@@ -39,6 +39,11 @@ impl Pace {
         admitted
     }
 
+    /// Notes that one that was admitted is left out after all.
+    pub(super) fn skip(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many were not described since the last call.
     pub(super) fn take_skipped(&self) -> u64 {
         if self.skipped.load(Ordering::Relaxed) == 0 {

@@ -14,9 +14,11 @@ mod probe;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
@@ -211,7 +213,9 @@ type Outcome = Result<Refreshed, RefreshError>;
 
 /// The keeper of all issuers' key sets.
 pub struct Jwks {
-    lanes: Vec<Lane>,
+    lanes: Vec<Arc<Lane>>,
+    /// The runtime of [`Jwks::run`].
+    home: OnceLock<Handle>,
     fetcher: Fetcher,
     sink: Arc<dyn KeySink>,
     clock: Arc<dyn Clock>,
@@ -228,7 +232,8 @@ impl Jwks {
     #[must_use]
     pub fn new(sources: Vec<IssuerSource>, sink: Arc<dyn KeySink>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            lanes: sources.into_iter().map(Lane::new).collect(),
+            lanes: sources.into_iter().map(|source| Arc::new(Lane::new(source))).collect(),
+            home: OnceLock::new(),
             fetcher: Fetcher::new(),
             sink,
             clock,
@@ -240,6 +245,7 @@ impl Jwks {
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         // Also when this future is dropped: nobody may wait for ever.
         let _stop = StopOnDrop(&self);
+        self.home.get_or_init(Handle::current);
         let mut lanes = JoinSet::new();
         for index in 0..self.lanes.len() {
             let jwks = Arc::clone(&self);
@@ -261,17 +267,27 @@ impl Jwks {
     pub async fn refresh(&self, issuer: &Name, reason: RefreshReason) -> Outcome {
         let lane = self.lanes.iter().find(|l| l.source.issuer == *issuer);
         let lane = lane.ok_or(RefreshError::UnknownIssuer)?;
-        match lane.join(reason, self.clock.now().mono)? {
+        let now = self.clock.now().mono;
+        let joined = match (reason, self.home.get()) {
+            // Requests wait for the lane's lock: whoever may be kept from running for a while,
+            // as the admin plane's threads may, must not hold it.
+            (RefreshReason::Operator, Some(home)) => {
+                let lane = Arc::clone(lane);
+                let joining = home.spawn(async move { lane.join(reason, now) });
+                joining.await.unwrap_or(Err(RefreshError::Stopped))
+            }
+            _ => lane.join(reason, now),
+        };
+        match joined? {
             Some(waiting) => waiting.await.unwrap_or(Err(RefreshError::Stopped)),
             None => Ok(Refreshed::CoolingDown),
         }
     }
 
-    /// How every issuer's key set fares, in the order of configuration.
+    /// How every issuer's key set fares, in the order of configuration. Takes no lock.
     #[must_use]
     pub fn status(&self) -> Vec<IssuerStatus> {
-        let status = |lane: &Lane| lane.state().status.clone();
-        self.lanes.iter().map(status).collect()
+        self.lanes.iter().map(|lane| IssuerStatus::clone(&lane.status.load())).collect()
     }
 
     /// The life of a lane: fetch, tell, wait, again.
@@ -300,7 +316,7 @@ impl Jwks {
     fn settle(&self, lane: &Lane, outcome: &Outcome) -> Duration {
         let issuer = &lane.source.issuer;
         let now = self.clock.now().unix;
-        let (delay, waiters) = lane.state().settle(outcome, lane.source.refresh_interval, now);
+        let (delay, waiters) = lane.settle(outcome, now);
         match outcome {
             Ok(Refreshed::Fetched { keys, skipped }) => {
                 tracing::info!(%issuer, keys, skipped, "key set refreshed");
@@ -338,6 +354,8 @@ impl Drop for StopOnDrop<'_> {
 struct Lane {
     source: IssuerSource,
     state: Mutex<LaneState>,
+    /// Apart from the state, so that whoever looks holds nobody up.
+    status: ArcSwap<IssuerStatus>,
     wake: Notify,
 }
 
@@ -347,7 +365,6 @@ struct LaneState {
     busy: bool,
     stopped: bool,
     last_unknown_kid: Option<Monotonic>,
-    status: IssuerStatus,
 }
 
 impl Lane {
@@ -368,8 +385,8 @@ impl Lane {
                 busy: true,
                 stopped: false,
                 last_unknown_kid: None,
-                status,
             }),
+            status: ArcSwap::from_pointee(status),
             wake: Notify::new(),
         }
     }
@@ -408,6 +425,34 @@ impl Lane {
         Ok(Some(receiver))
     }
 
+    /// Ends a fetch: how long until the next, and who waits for it.
+    fn settle(
+        &self,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) -> (Duration, Vec<oneshot::Sender<Outcome>>) {
+        let mut status = IssuerStatus::clone(&self.status.load());
+        match outcome {
+            Ok(Refreshed::Fetched { keys, skipped }) => {
+                status.last_success = Some(now);
+                status.last_error = None;
+                status.failures = 0;
+                (status.keys, status.skipped) = (*keys, *skipped);
+            }
+            Ok(Refreshed::CoolingDown) => {}
+            Err(error) => {
+                status.last_error = Some(error.clone());
+                status.failures = status.failures.saturating_add(1);
+            }
+        }
+        let delay = next_delay(status.failures, self.source.refresh_interval);
+        status.next_refresh = Some(now + delay);
+        self.status.store(Arc::new(status));
+        let mut state = self.state();
+        state.busy = false;
+        (delay, std::mem::take(&mut state.waiters))
+    }
+
     /// Waits until the schedule or a caller wants a fetch.
     async fn wait(&self, delay: Duration) {
         let due = tokio::time::sleep(delay);
@@ -428,33 +473,6 @@ impl LaneState {
     fn is_cooling_down(&self, cooldown: Duration, now: Monotonic) -> bool {
         let cooldown_us = u64::try_from(cooldown.as_micros()).unwrap_or(u64::MAX);
         self.last_unknown_kid.is_some_and(|last| now.us().saturating_sub(last.us()) < cooldown_us)
-    }
-
-    /// Ends a fetch: who waits for it, and how long until the next.
-    fn settle(
-        &mut self,
-        outcome: &Outcome,
-        interval: Duration,
-        now: Timestamp,
-    ) -> (Duration, Vec<oneshot::Sender<Outcome>>) {
-        let status = &mut self.status;
-        match outcome {
-            Ok(Refreshed::Fetched { keys, skipped }) => {
-                status.last_success = Some(now);
-                status.last_error = None;
-                status.failures = 0;
-                (status.keys, status.skipped) = (*keys, *skipped);
-            }
-            Ok(Refreshed::CoolingDown) => {}
-            Err(error) => {
-                status.last_error = Some(error.clone());
-                status.failures = status.failures.saturating_add(1);
-            }
-        }
-        let delay = next_delay(status.failures, interval);
-        status.next_refresh = Some(now + delay);
-        self.busy = false;
-        (delay, std::mem::take(&mut self.waiters))
     }
 }
 

@@ -5,9 +5,11 @@
 //! looks like a secret and writes. So a slow reader of standard error loses lines, which are
 //! counted, and holds up no request.
 
+mod journal;
 mod queue;
 mod redact;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
@@ -21,6 +23,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, Registry};
 
+use self::journal::Levelled;
 use self::queue::Queue;
 use crate::config::{LogConfig, LogFormat};
 
@@ -44,6 +47,16 @@ pub enum LogError {
     /// The logger this handle speaks of is gone.
     #[error("the level cannot be changed: {0}")]
     Reload(#[from] reload::Error),
+}
+
+/// `text` as the log would have it: what looks like a secret is masked. For what leaves this
+/// machine by another way.
+#[must_use]
+pub fn redacted(text: &str) -> Cow<'_, str> {
+    match redact::redact(text.as_bytes()) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(masked) => Cow::Owned(String::from_utf8_lossy(&masked).into_owned()),
+    }
 }
 
 /// The process's logger: its level can be changed while it runs, and what it has not written yet
@@ -91,7 +104,7 @@ impl fmt::Debug for LogHandle {
 pub fn init(config: &LogConfig) -> Result<LogHandle, LogError> {
     let (targets, levels) = reload::Layer::new(config.level.parse::<Targets>()?);
     let queue = Queue::start(config.queue_lines_max.get(), io::stderr(), tell_dropped)?;
-    let format = tracing_subscriber::fmt::layer().with_writer(queue.clone());
+    let format = tracing_subscriber::fmt::layer().with_writer(Levelled::new(queue.clone()));
     let format = match config.format {
         // Colours are for terminals, not for files and journals.
         LogFormat::Text => format.with_ansi(io::stderr().is_terminal()).boxed(),

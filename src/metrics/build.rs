@@ -11,6 +11,7 @@ pub(super) struct Build {
     reload_failures: IntCounter,
     reload_successes: IntCounter,
     last_success: IntGauge,
+    last_successful: IntGauge,
 }
 
 impl Build {
@@ -28,7 +29,11 @@ impl Build {
             "config_last_reload_success_timestamp_seconds",
             "When the configuration in force was loaded.",
         )?;
-        Ok(Self { reload_failures, reload_successes, last_success })
+        let last_successful = set.gauge(
+            "config_last_reload_successful",
+            "Whether the configuration was put in force when it was last read.",
+        )?;
+        Ok(Self { reload_failures, reload_successes, last_success, last_successful })
     }
 }
 
@@ -36,6 +41,7 @@ impl Metrics {
     /// Notes when the configuration in force was loaded: at start.
     pub fn config_loaded(&self, now: Timestamp) {
         self.build.last_success.set(i64::try_from(now.unix_s()).unwrap_or(i64::MAX));
+        self.build.last_successful.set(1);
     }
 
     /// Counts an attempt to reload the configuration.
@@ -45,6 +51,7 @@ impl Metrics {
             self.config_loaded(now);
         } else {
             self.build.reload_failures.inc();
+            self.build.last_successful.set(0);
         }
     }
 }

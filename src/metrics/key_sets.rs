@@ -23,6 +23,7 @@ struct Issuer {
 pub(super) struct KeySets {
     age: GaugeVec,
     keys: IntGaugeVec,
+    stale_max: GaugeVec,
     refresh: IntCounterVec,
     /// What is configured at present: a few, searched in order.
     issuers: ArcSwap<Vec<Issuer>>,
@@ -37,6 +38,11 @@ impl KeySets {
                 &["issuer"],
             )?,
             keys: set.gauges("jwks_keys", "Usable keys in the key set.", &["issuer"])?,
+            stale_max: set.float_gauges(
+                "jwks_stale_max_seconds",
+                "How old the key set may become before JWTs of the issuer are refused.",
+                &["issuer"],
+            )?,
             refresh: set.counters(
                 "jwks_refresh_total",
                 "Attempts to fetch a key set.",
@@ -46,9 +52,11 @@ impl KeySets {
         })
     }
 
-    pub(super) fn configure(&self, names: &[Name]) {
+    pub(super) fn configure(&self, announced: &[(Name, Duration)]) {
         let before = self.issuers.load();
-        let of = |name: &Name| {
+        let of = |(name, stale_max): &(Name, Duration)| {
+            let stale_max = stale_max.as_secs_f64();
+            self.stale_max.with_label_values(&[name.as_str()]).set(stale_max);
             let [failures, successes] =
                 RESULTS.map(|r| self.refresh.with_label_values(&[name.as_str(), r]));
             let age = self.age.with_label_values(&[name.as_str()]);
@@ -58,10 +66,12 @@ impl KeySets {
             let keys = self.keys.with_label_values(&[name.as_str()]);
             Issuer { name: name.clone(), age, keys, failures, successes }
         };
-        self.issuers.store(names.iter().map(of).collect::<Vec<_>>().into());
+        self.issuers.store(announced.iter().map(of).collect::<Vec<_>>().into());
         // A series that is already gone needs no dropping: the results say nothing.
-        for gone in before.iter().filter(|i| !names.contains(&i.name)) {
+        let stays = |issuer: &&Issuer| announced.iter().any(|(name, _)| *name == issuer.name);
+        for gone in before.iter().filter(|issuer| !stays(issuer)) {
             let name = gone.name.as_str();
+            let _ = self.stale_max.remove_label_values(&[name]);
             let _ = self.age.remove_label_values(&[name]);
             let _ = self.keys.remove_label_values(&[name]);
             for result in RESULTS {

@@ -5,6 +5,7 @@ use prometheus::{Error, IntCounter, IntCounterVec, IntGauge};
 
 use super::Metrics;
 use super::set::{Set, Total, gauge_value};
+use super::tally::Tally;
 use crate::id::Name;
 
 /// The counters of one configured policy.
@@ -19,6 +20,7 @@ struct Policy {
 pub(super) struct Limits {
     limited: IntCounterVec,
     shadow_exceeded: IntCounterVec,
+    throttled: Tally,
     cells: IntGauge,
     cells_live: IntGauge,
     overflow: Total,
@@ -38,6 +40,12 @@ impl Limits {
                 "shadow_exceeded_total",
                 "Requests a limit policy in shadow mode would have refused.",
                 &["policy"],
+            )?,
+            throttled: set.tally(
+                "failed_attempts_throttled_total",
+                "Requests refused because their address had failed too often.",
+                [],
+                [[]],
             )?,
             cells: set.gauge("limiter_cells", "Cells of the limiter.")?,
             cells_live: set.gauge("limiter_cells_live", "Cells whose quota is not whole.")?,
@@ -90,6 +98,11 @@ impl Metrics {
     /// configured counts nowhere.
     pub fn shadow_exceeded(&self, policy: &str) {
         self.limits.policy(policy, |counters| counters.shadow_exceeded.inc());
+    }
+
+    /// Counts a request whose address had failed too often.
+    pub fn throttled(&self) {
+        self.limits.throttled.inc(0);
     }
 
     /// Sets what is known of the limiter: cells, live cells, and charges that overflowed since

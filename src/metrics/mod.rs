@@ -14,9 +14,12 @@ mod build;
 mod caches;
 mod connections;
 mod decision;
+mod exemplars;
+mod exposition;
 mod key_sets;
 mod limits;
 mod log;
+mod openmetrics;
 #[cfg(target_os = "linux")]
 mod process;
 mod reading;
@@ -24,26 +27,29 @@ mod requests;
 mod set;
 mod store;
 mod tally;
+mod tracing;
 mod transport;
 mod upstream;
 mod usage;
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus::{Error, Registry, TextEncoder};
 
 pub use self::backups::BackupKind;
 pub use self::bounds::Bound;
+pub use self::exemplars::Example;
+pub use self::exposition::Exposition;
 pub use self::reading::{Distribution, Reading};
 pub use self::requests::{CutBy, Ended, Protocol};
 use self::set::Set;
+pub use self::store::Room;
 pub use self::tally::Held;
+pub use self::tracing::SpanOutcome;
 pub use self::transport::{GoAway, Handshake, StreamReset};
 pub use self::upstream::{EndpointCounts, UpstreamCause, UpstreamMetrics};
 use crate::id::Name;
-
-/// The content type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// All metrics of the process, with a registry of their own.
 pub struct Metrics {
@@ -59,6 +65,7 @@ pub struct Metrics {
     log: log::Log,
     requests: requests::Requests,
     store: store::Store,
+    tracing: tracing::Tracing,
     transport: transport::Transport,
     upstreams: upstream::Upstreams,
     usage: usage::Usage,
@@ -94,6 +101,7 @@ impl Metrics {
             log: log::Log::new(&set)?,
             requests: requests::Requests::new(&set)?,
             store: store::Store::new(&set)?,
+            tracing: tracing::Tracing::new(&set)?,
             transport: transport::Transport::new(&set)?,
             upstreams: upstream::Upstreams::new(&set)?,
             usage: usage::Usage::new(&set)?,
@@ -101,11 +109,26 @@ impl Metrics {
         })
     }
 
-    /// Announces the names of the configured policies and issuers. Series of names that are no
-    /// longer configured are dropped, those that stay keep counting.
-    pub fn configure(&self, policies: &[Name], issuers: &[Name]) {
+    /// Announces the names of the configured policies, and of the issuers that have a key set with
+    /// how old it may become. Series of names that are no longer configured are dropped, those that
+    /// stay keep counting.
+    pub fn configure(&self, policies: &[Name], key_sets: &[(Name, Duration)]) {
         self.limits.configure(policies);
-        self.key_sets.configure(issuers);
+        self.key_sets.configure(key_sets);
+    }
+
+    /// All metrics in the form that was asked for.
+    #[must_use]
+    pub fn expose(&self, form: Exposition) -> String {
+        match form {
+            Exposition::Text => self.render(),
+            Exposition::OpenMetrics => {
+                self.log.look();
+                openmetrics::encode(&self.registry.gather(), |family, metric, bucket| {
+                    self.requests.exemplar(family, metric, bucket)
+                })
+            }
+        }
     }
 
     /// All metrics in the text format, version 0.0.4.
@@ -122,8 +145,6 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
@@ -137,9 +158,13 @@ mod tests {
         texts.iter().map(|text| Name::parse(text).unwrap()).collect()
     }
 
+    fn key_sets(texts: &[&str]) -> Vec<(Name, Duration)> {
+        names(texts).into_iter().map(|name| (name, Duration::from_secs(86_400))).collect()
+    }
+
     pub(super) fn metrics() -> Metrics {
         let metrics = Metrics::new("0.1.0").unwrap();
-        metrics.configure(&names(&["search", "orders"]), &names(&["main"]));
+        metrics.configure(&names(&["search", "orders"]), &key_sets(&["main"]));
         metrics
     }
 
@@ -162,6 +187,7 @@ mod tests {
         check(&metrics, &[r#"latchkey_jwks_age_seconds{issuer="main"} +Inf"#]);
         metrics.limited("search");
         metrics.shadow_exceeded("orders");
+        metrics.throttled();
         metrics.limiter(1024, 7, 3);
         metrics.limiter(1024, 8, 5);
         metrics.jwks("main", Some(Duration::from_millis(1500)), 2);
@@ -180,11 +206,13 @@ mod tests {
                 r#"latchkey_limited_total{policy="search"} 1"#,
                 r#"latchkey_limited_total{policy="orders"} 0"#,
                 r#"latchkey_shadow_exceeded_total{policy="orders"} 1"#,
+                "latchkey_failed_attempts_throttled_total 1",
                 "latchkey_limiter_cells 1024",
                 "latchkey_limiter_cells_live 8",
                 "latchkey_limiter_overflow_total 5",
                 r#"latchkey_jwks_age_seconds{issuer="main"} 1.5"#,
                 r#"latchkey_jwks_keys{issuer="main"} 2"#,
+                r#"latchkey_jwks_stale_max_seconds{issuer="main"} 86400"#,
                 r#"latchkey_jwks_refresh_total{issuer="main",result="success"} 1"#,
                 r#"latchkey_jwks_refresh_total{issuer="main",result="failure"} 1"#,
                 "latchkey_store_errors_total 1",
@@ -197,6 +225,7 @@ mod tests {
                 r#"latchkey_config_reloads_total{result="success"} 1"#,
                 r#"latchkey_config_reloads_total{result="failure"} 1"#,
                 "latchkey_config_last_reload_success_timestamp_seconds 1700000000",
+                "latchkey_config_last_reload_successful 0",
                 r#"latchkey_build_info{version="0.1.0"} 1"#,
             ],
         );
@@ -208,7 +237,7 @@ mod tests {
         let before = series(&metrics);
         metrics.limited("search");
         metrics.jwks("main", Some(Duration::from_secs(9)), 1);
-        metrics.configure(&names(&["search"]), &names(&["main", "other"]));
+        metrics.configure(&names(&["search"]), &key_sets(&["main", "other"]));
         check(
             &metrics,
             &[
@@ -219,7 +248,7 @@ mod tests {
         );
         metrics.limited("orders");
         assert!(!metrics.render().contains("\"orders\""));
-        metrics.configure(&names(&["search", "orders"]), &names(&["main"]));
+        metrics.configure(&names(&["search", "orders"]), &key_sets(&["main"]));
         assert!(!metrics.render().contains("\"other\""));
         assert_eq!(series(&metrics), before);
     }

@@ -115,8 +115,9 @@ mod tests {
 
     use super::super::tests::metrics;
     use super::*;
+    use crate::clock::Timestamp;
     use crate::decision::principal::Mechanism;
-    use crate::metrics::{Ended, Protocol};
+    use crate::metrics::{Ended, Example, Protocol};
 
     #[test]
     fn what_was_counted_between_two_readings() {
@@ -124,7 +125,9 @@ mod tests {
         let end = |ms, status, code| {
             let took = Duration::from_millis(ms);
             let protocol = Protocol::Http11;
-            metrics.request_ended(&Ended { protocol, status, code, took, bytes: 0, cut: None });
+            let ended = Ended { protocol, status, code, took, bytes: 0, cut: None };
+            let at = Timestamp::from_unix_s(1);
+            metrics.request_ended(&ended, Example { request_id: "a", at });
         };
         end(1, Some(200), None);
         let before = metrics.read();

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use prometheus::Error;
+use prometheus::{Error, proto};
 
 use super::Metrics;
+use super::exemplars::{Example, Exemplar, Exemplars};
 use super::reading::Distribution;
 use super::set::Set;
 use super::tally::{Held, Level, Tally, Times};
@@ -32,6 +33,12 @@ const BOUNDS_NS: &[u64] = &[
     30_000_000_000,
     60_000_000_000,
 ];
+
+/// The family that has exemplars.
+const DURATION: &str = "request_duration_seconds";
+
+/// Buckets of one outcome: the last has no bound.
+const BUCKETS: usize = BOUNDS_NS.len() + 1;
 
 const OUTCOMES: [&str; 4] = ["allowed", "refused", "error", "abandoned"];
 /// The number of the last of them.
@@ -106,6 +113,7 @@ pub struct Ended {
 pub(super) struct Requests {
     in_flight: Level,
     duration: Times,
+    exemplars: Exemplars,
     responses: Tally,
     bytes: Tally,
     cut: Tally,
@@ -119,13 +127,14 @@ impl Requests {
         Ok(Self {
             in_flight: set.level("requests_in_flight", "Requests being answered.")?,
             duration: set.times(
-                "request_duration_seconds",
+                DURATION,
                 "Time from the end of a request's head to the end of its response; abandoned: the \
                  client left before there was one.",
                 ["outcome"],
                 OUTCOMES.map(|outcome| [outcome]),
                 BOUNDS_NS,
             )?,
+            exemplars: Exemplars::new(OUTCOMES.len() * BUCKETS),
             responses: set.tally(
                 "responses_total",
                 "Responses by the version of HTTP and the class of their status.",
@@ -145,6 +154,19 @@ impl Requests {
                 CutBy::ALL.map(|by| [by.as_str()]),
             )?,
         })
+    }
+
+    /// The exemplar of a bucket of `family`, if that is the one that has any.
+    pub(super) fn exemplar(
+        &self,
+        family: &str,
+        metric: &proto::Metric,
+        bucket: usize,
+    ) -> Option<Exemplar> {
+        family.strip_prefix("latchkey_").filter(|name| *name == DURATION)?;
+        let outcome = metric.get_label().iter().find(|label| label.name() == "outcome")?;
+        let row = OUTCOMES.iter().position(|name| *name == outcome.value())?;
+        self.exemplars.of(row * BUCKETS + bucket)
     }
 }
 
@@ -168,10 +190,12 @@ impl Metrics {
         (outcomes, answered)
     }
 
-    /// Counts a request that has ended.
-    pub fn request_ended(&self, ended: &Ended) {
+    /// Counts a request that has ended; it may become an exemplar.
+    pub fn request_ended(&self, ended: &Ended, example: Example<'_>) {
         let requests = &self.requests;
-        requests.duration.observe(outcome(ended), ended.took);
+        let row = outcome(ended);
+        let bucket = requests.duration.observe(row, ended.took);
+        requests.exemplars.offer(row * BUCKETS + bucket, example, ended.took);
         if let Some(status) = ended.status {
             let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
             requests.responses.inc(ended.protocol as usize * CLASSES.len() + class);
@@ -197,13 +221,17 @@ fn outcome(ended: &Ended) -> usize {
 mod tests {
     use super::super::tests::{check, metrics};
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::metrics::Exposition;
 
     #[test]
     fn requests_are_counted_by_how_they_ended() {
         let metrics = metrics();
         let end = |protocol, status, code, cut| {
             let took = Duration::from_millis(40);
-            metrics.request_ended(&Ended { protocol, status, code, took, bytes: 10, cut });
+            let ended = Ended { protocol, status, code, took, bytes: 10, cut };
+            let example = Example { request_id: "00ab", at: Timestamp::from_unix_s(1_700_000_000) };
+            metrics.request_ended(&ended, example);
         };
         end(Protocol::Http11, Some(200), None, None);
         end(Protocol::Http2, Some(503), None, None);
@@ -231,5 +259,30 @@ mod tests {
                 "latchkey_response_body_bytes_total 60",
             ],
         );
+    }
+    #[test]
+    fn the_bucket_that_counted_a_request_names_it() {
+        let metrics = metrics();
+        let end = |took, code, request_id, at| {
+            let (protocol, status) = (Protocol::Http11, Some(200));
+            let ended = Ended { protocol, status, code, took, bytes: 0, cut: None };
+            metrics.request_ended(&ended, Example { request_id, at: Timestamp::from_unix_s(at) });
+        };
+        end(Duration::from_micros(500), None, "first", 10);
+        end(Duration::from_secs(61), None, "slow", 11);
+        end(Duration::from_millis(1), Some(Code::NotFound), "refused", 12);
+        let text = metrics.expose(Exposition::OpenMetrics);
+        for line in [
+            r#"{outcome="allowed",le="0.0005"} 1 # {request_id="first"} 0.0005 10.000"#,
+            r#"{outcome="allowed",le="0.001"} 1"#,
+            r#"{outcome="allowed",le="+Inf"} 2 # {request_id="slow"} 61 11.000"#,
+            r#"{outcome="refused",le="0.0005"} 0"#,
+            r#"{outcome="refused",le="0.001"} 1 # {request_id="refused"} 0.001 12.000"#,
+        ] {
+            let line = format!("latchkey_request_duration_seconds_bucket{line}");
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
+        assert_eq!(text.matches("request_id").count(), 3);
+        assert!(!metrics.render().contains("request_id"));
     }
 }

@@ -238,12 +238,15 @@ impl Times {
         Self(Arc::new(TimesInner { family, bounds, cells }))
     }
 
-    /// Counts a duration under `row`.
-    pub(super) fn observe(&self, row: usize, took: Duration) {
+    /// Counts a duration under `row`. Returns the number of its bucket among those of the row,
+    /// of which there is one more than bounds.
+    pub(super) fn observe(&self, row: usize, took: Duration) -> usize {
         let TimesInner { bounds, cells, .. } = &*self.0;
         let first = row * (bounds.len() + 2);
-        cells.add(first + bounds.partition_point(|bound| *bound < took), 1);
+        let bucket = bounds.partition_point(|bound| *bound < took);
+        cells.add(first + bucket, 1);
         cells.add(first + bounds.len() + 1, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        bucket
     }
 
     /// What was counted under `row`.

@@ -6,11 +6,12 @@
 use std::net::IpAddr;
 
 use super::failure::Failure;
-use super::log::{Subject, key_id};
+use super::log::{Subject, Whose, key_id};
 use super::request_id::RequestId;
 use super::shared::Shared;
 use crate::decision::Refusal;
 use crate::decision::denial::Code;
+use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
 use crate::events::{self, bounded};
 use crate::id::{KeyId, ShopId};
@@ -52,18 +53,22 @@ pub(super) fn issue(
 pub(super) fn failed(
     shared: &Shared,
     subject: &Subject<'_>,
-    mechanism: Mechanism,
+    (whose, route): (&Whose, Option<&Route>),
     failure: &Failure,
 ) {
     tell(shared, subject, failure.code, |event| {
         event.why = bounded(&failure.reason);
-        event.mechanism = Some(mechanism);
+        event.route = route.map(|route| route.name.clone());
+        event.mechanism = Some(whose.mechanism);
+        event.shop = whose.shop;
+        event.key_id = whose.key_id().map(String::into_boxed_str);
     });
 }
 
 /// A refusal of what never became a request: it has neither method nor path.
 pub(super) fn unread(shared: &Shared, client: IpAddr, id: &RequestId, code: Code, reason: &str) {
-    let subject = Subject { client, certificate: None, id, method: "", path: "", origin: None };
+    let subject =
+        Subject { client, certificate: None, id, trace: None, method: "", path: "", origin: None };
     rejected(shared, &subject, code, reason);
 }
 
@@ -83,6 +88,7 @@ fn tell(
         skipped: 0,
         at: now.unix,
         request_id: subject.id.as_str().into(),
+        trace_id: subject.trace.map(|trace| trace.id.to_string().into_boxed_str()),
         method: bounded(subject.method),
         path: bounded(subject.path),
         route: None,
@@ -96,5 +102,5 @@ fn tell(
         origin,
     };
     describe(&mut event);
-    shared.events.publish(event);
+    shared.events.submit(event);
 }

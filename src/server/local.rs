@@ -7,6 +7,7 @@ use super::places::Places;
 use super::request_id::RequestIds;
 use super::shared::Shared;
 use super::upstream::Upstreams;
+use crate::trace;
 use crate::usage::Tally;
 
 /// Bytes read from a socket at a time.
@@ -19,6 +20,8 @@ pub(super) struct Local {
     pub(super) scratch: RefCell<Box<[u8]>>,
     pub(super) upstreams: Upstreams,
     pub(super) ids: RequestIds,
+    /// Of traces and spans.
+    pub(super) traces: trace::Ids,
     /// What is counted of shops and keys.
     pub(super) usage: RefCell<Tally>,
     /// Of all workers.
@@ -34,6 +37,7 @@ impl Local {
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             upstreams: Upstreams::new(seed),
             ids: RequestIds::new(seed),
+            traces: trace::Ids::default(),
             usage,
             places,
         }

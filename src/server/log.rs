@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderValue;
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, info, warn};
 
 use super::failure::Failure;
@@ -20,8 +21,10 @@ use crate::decision::Refusal;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
-use crate::id::{Name, ShopId};
+use crate::id::{KeyId, Name, ShopId, TokenId};
 use crate::metrics::{CutBy, Handshake};
+use crate::trace::Trace;
+use crate::trace::context::{SpanId, TraceId};
 
 /// What is said of every request that does not go through.
 pub(super) struct Subject<'a> {
@@ -30,11 +33,58 @@ pub(super) struct Subject<'a> {
     /// The name in the client's certificate.
     pub(super) certificate: Option<&'a str>,
     pub(super) id: &'a RequestId,
+    /// Its place in its trace, if it is of one.
+    pub(super) trace: Option<&'a Trace>,
     pub(super) method: &'a str,
     /// Without its query.
     pub(super) path: &'a str,
     /// The field that browsers send; for those who look, not for the log.
     pub(super) origin: Option<&'a HeaderValue>,
+}
+
+/// Whose request it is, told when its decision and all that it borrowed are gone. Copied: a
+/// request that goes well pays no allocation for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whose {
+    pub(super) mechanism: Mechanism,
+    pub(super) shop: Option<ShopId>,
+    credential: Option<CredentialId>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum CredentialId {
+    Key(KeyId),
+    Token(TokenId),
+}
+
+impl Whose {
+    pub(super) fn of(principal: &Principal<'_>) -> Self {
+        let credential = match principal {
+            Principal::ShopApiKey { key, .. } => Some(CredentialId::Key(key.id)),
+            Principal::WidgetToken { token, .. } => Some(CredentialId::Token(token.id)),
+            Principal::Jwt { .. } | Principal::Anonymous => None,
+        };
+        Self { mechanism: principal.mechanism(), shop: principal.shop().copied(), credential }
+    }
+
+    /// The public name of the credential, if it has one.
+    pub(super) fn key_id(&self) -> Option<String> {
+        self.credential.map(|credential| match credential {
+            CredentialId::Key(id) => id.to_string(),
+            CredentialId::Token(id) => id.to_string(),
+        })
+    }
+}
+
+impl Subject<'_> {
+    fn trace_id(&self) -> Option<DisplayValue<TraceId>> {
+        self.trace.map(|trace| display(trace.id))
+    }
+
+    /// latchkey's own span.
+    fn span_id(&self) -> Option<DisplayValue<SpanId>> {
+        self.trace.map(|trace| display(trace.span))
+    }
 }
 
 /// What the access log says of a request that has ended.
@@ -62,6 +112,8 @@ pub(super) fn access(access: &Access<'_>) {
     info!(
         target: "latchkey::access",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         client = %subject.client,
         client_certificate = subject.certificate,
         method = subject.method,
@@ -89,6 +141,8 @@ pub(super) fn refusal(subject: &Subject<'_>, refusal: &Refusal<'_>) {
     info!(
         target: "latchkey::refusal",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         code = code.as_str(),
         status = code.status(),
         route = refusal.route.map(route_name),
@@ -109,6 +163,8 @@ pub(super) fn rejected(subject: &Subject<'_>, code: Code, reason: &str) {
     info!(
         target: "latchkey::refusal",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         code = code.as_str(),
         status = code.status(),
         client = %subject.client,
@@ -125,6 +181,8 @@ pub(super) fn asked(subject: &Subject<'_>, contract: Contract, scheme: Scheme) {
     debug!(
         target: "latchkey::server",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         contract = contract.as_str(),
         client = %subject.client,
         scheme = scheme.as_str(),
@@ -148,12 +206,17 @@ pub(super) fn unread(client: IpAddr, id: &RequestId, code: Code, reason: &str) {
 }
 
 /// An admitted request that got no response from its upstream.
-pub(super) fn failed(subject: &Subject<'_>, failure: &Failure) {
+pub(super) fn failed(subject: &Subject<'_>, whose: &Whose, failure: &Failure) {
     warn!(
         target: "latchkey::server",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         code = failure.code.as_str(),
         status = failure.code.status(),
+        mechanism = whose.mechanism.as_str(),
+        shop = whose.shop.as_ref().map(ShopId::as_str),
+        key_id = whose.key_id(),
         client = %subject.client,
         client_certificate = subject.certificate,
         method = subject.method,
@@ -164,10 +227,12 @@ pub(super) fn failed(subject: &Subject<'_>, failure: &Failure) {
 }
 
 /// A response that the upstream did not complete.
-pub(super) fn reply_broken(client: IpAddr, id: &RequestId, reason: &str) {
+pub(super) fn reply_broken(client: IpAddr, id: &RequestId, trace: Option<&Trace>, reason: &str) {
     warn!(
         target: "latchkey::server",
         request_id = id.as_str(),
+        trace_id = trace.map(|trace| display(trace.id)),
+        span_id = trace.map(|trace| display(trace.span)),
         %client,
         reason,
         "upstream broke off a response; the client's connection is cut"
@@ -179,6 +244,8 @@ pub(super) fn issued(subject: &Subject<'_>, shop: &str, key_id: &str, token_id: 
     info!(
         target: "latchkey::server",
         request_id = subject.id.as_str(),
+        trace_id = subject.trace_id(),
+        span_id = subject.span_id(),
         shop,
         key_id,
         token_id,
@@ -245,6 +312,11 @@ pub(super) fn worker_failed(index: usize, error: &io::Error) {
     tracing::error!(target: "latchkey::server", worker = index, %error, "a worker cannot start");
 }
 
+/// The thread that accepts for all workers could not.
+pub(super) fn acceptor_failed(error: &io::Error) {
+    tracing::error!(target: "latchkey::server", %error, "no connections are accepted");
+}
+
 /// An error and its causes.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -263,9 +335,5 @@ fn route_name(route: &Route) -> &str {
 
 /// The public name of the credential, if it has one.
 pub(super) fn key_id(principal: &Principal<'_>) -> Option<String> {
-    match principal {
-        Principal::ShopApiKey { key, .. } => Some(key.id.to_string()),
-        Principal::WidgetToken { token, .. } => Some(token.id.to_string()),
-        Principal::Jwt { .. } | Principal::Anonymous => None,
-    }
+    Whose::of(principal).key_id()
 }

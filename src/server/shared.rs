@@ -23,6 +23,7 @@ use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::snapshot::Published;
 use crate::tls::Tls;
+use crate::trace::{Policy, Spans};
 use crate::usage;
 use crate::verified_tokens::VerifiedTokenCache;
 
@@ -46,6 +47,8 @@ pub struct Shared {
     pub usage: Arc<usage::Recorder>,
     /// Refusals, for whoever looks.
     pub events: Arc<Events>,
+    /// What is recorded of sampled requests, for the collector.
+    pub spans: Spans,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What a reload of the configuration may replace.
@@ -79,6 +82,8 @@ pub struct Settings {
     pub forward_auth: ForwardAuthConfig,
     /// The proof that upstreams get.
     pub assertion: AssertionConfig,
+    /// Which traces requests are of.
+    pub tracing: Policy,
     /// What browsers are told, from `cors`.
     pub(super) cors_fields: CorsFields,
 }
@@ -95,6 +100,7 @@ impl Settings {
             cors: config.cors.clone(),
             forward_auth: config.forward_auth.clone(),
             assertion: config.assertion.clone(),
+            tracing: Policy::from_config(&config.tracing),
             cors_fields: CorsFields::new(&config.cors),
         }
     }

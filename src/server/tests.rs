@@ -1,5 +1,7 @@
 //! Through real sockets: raw clients, a raw upstream that keeps every byte it gets.
 
+mod ending;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -32,6 +34,7 @@ use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::secret::{MasterKey, SecretText};
 use crate::snapshot::{Published, Snapshot};
+use crate::trace;
 use crate::verified_tokens::VerifiedTokenCache;
 
 const KEY: &str = "sk_0123456789abcdef0123456789abcdef";
@@ -147,11 +150,15 @@ struct Gateway {
 
 /// Counts the keys it was asked for and has none.
 #[derive(Default)]
-struct NoKeys(AtomicUsize);
+struct NoKeys(AtomicUsize, Mutex<Option<Receiver<()>>>);
 
 impl KeyRefresher for NoKeys {
     fn refresh<'a>(&'a self, _: &'a Name) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         self.0.fetch_add(1, Ordering::SeqCst);
+        // What no task of a worker may do: have the others wait.
+        if let Some(release) = self.1.lock().unwrap().take() {
+            release.recv().unwrap();
+        }
         Box::pin(std::future::ready(()))
     }
 }
@@ -274,6 +281,11 @@ impl Gateway {
     }
 
     fn start(settings: &Settings, policies: Policies) -> Self {
+        Self::start_on(None, settings, policies)
+    }
+
+    /// On a listener that was handed over, if one was.
+    fn start_on(inherited: Option<TcpListener>, settings: &Settings, policies: Policies) -> Self {
         let pepper = MasterKey::parse(&"A".repeat(43)).unwrap().pepper();
         let digest = pepper.digest(KEY.as_bytes());
         let mut snapshot = Snapshot::new(Arc::new(policies), pepper);
@@ -300,22 +312,28 @@ impl Gateway {
         snapshot.put_key_set(name("main"), set);
         let (issue, requests) = issue::channel();
         let keys = Arc::new(NoKeys::default());
+        let metrics = Arc::new(Metrics::new("test").unwrap());
         let shared = Arc::new(Shared {
             snapshot: Arc::new(Published::new(snapshot)),
             limiter: Arc::new(Limiter::new(1024, 1)),
             verified: Arc::new(VerifiedTokenCache::new(NonZeroUsize::MIN)),
-            metrics: Arc::new(Metrics::new("test").unwrap()),
+            metrics: Arc::clone(&metrics),
             keys: Arc::clone(&keys) as Arc<dyn KeyRefresher>,
             issue,
             clock: Arc::new(SystemClock::new()),
             upstreams: UpstreamStates::default(),
             usage: Arc::default(),
             events: Arc::default(),
+            spans: trace::channel(NonZeroUsize::MIN, &metrics).0,
             settings: ArcSwap::from_pointee(settings.clone()),
             tls: None,
         });
-        let server = Server::bind(&settings.server, Arc::clone(&shared)).unwrap();
-        let running = server.start().unwrap();
+        let for_server = Arc::clone(&shared);
+        let server = match inherited {
+            Some(listener) => Server::inherit(listener, &settings.server, for_server),
+            None => Server::bind(&settings.server, for_server),
+        };
+        let running = server.unwrap().start().unwrap();
         let address = running.local_addr();
         Self { running: Some(running), address, shared, keys, issue: Mutex::new(Some(requests)) }
     }
@@ -741,6 +759,28 @@ fn upstreams_that_fail() {
 }
 
 #[test]
+fn failures_say_whose_request_it_was() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gateway = Gateway::new(closed);
+    for (path, key, whose) in [
+        ("/shops/me/x", KEY, (Some("demo"), Some("key_0000000000000007"), "plugin")),
+        ("/open", "", (None, None, "open")),
+        ("/nowhere", "", (None, None, "nowhere")),
+    ] {
+        let key = if key.is_empty() { String::new() } else { format!("X-Shop-API-Key: {key}\r\n") };
+        let call = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{key}Connection: close\r\n\r\n");
+        problem(&gateway.ask_and_close(&call), 502, "upstream_unreachable");
+        let events = gateway.shared.events.recent();
+        let event = events.last().unwrap();
+        let shop = event.shop.as_ref().map(ShopId::as_str);
+        let told = (shop, event.key_id.as_deref(), event.route.as_ref().unwrap().as_str());
+        assert_eq!(told, whose, "{path}");
+        let mechanism = if shop.is_some() { Mechanism::ShopApiKey } else { Mechanism::Anonymous };
+        assert_eq!(event.mechanism, Some(mechanism));
+    }
+}
+
+#[test]
 fn upstreams_that_hang() {
     let upstream = Upstream::new(|mut stream, _| {
         read_message(&mut stream);
@@ -977,18 +1017,23 @@ fn workers_share_a_port_and_the_bound_on_connections() {
     drop(open);
 }
 
-#[test]
-fn a_key_that_is_not_known_is_asked_for_once() {
-    let upstream = Upstream::answering(OK);
-    let gateway = Gateway::new(upstream.address);
+/// A request with a JWT whose key is not known.
+fn unknown_key() -> String {
     let text = |json: &str| URL_SAFE_NO_PAD.encode(json);
     let header = text(r#"{"alg":"ES256","kid":"new"}"#);
     let claims = text(r#"{"iss":"https://id.example","aud":"shop","sub":"a","exp":9999999999}"#);
     let token = format!("{header}.{claims}.{}", text(&"x".repeat(64)));
-    let response = gateway.ask_and_close(&format!(
+    format!(
         "GET /search HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
          Authorization: Bearer {token}\r\n\r\n"
-    ));
+    )
+}
+
+#[test]
+fn a_key_that_is_not_known_is_asked_for_once() {
+    let upstream = Upstream::answering(OK);
+    let gateway = Gateway::new(upstream.address);
+    let response = gateway.ask_and_close(&unknown_key());
     problem(&response, 401, "invalid_credential");
     let challenge = field(&response, "www-authenticate").unwrap();
     assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");

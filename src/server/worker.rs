@@ -1,22 +1,23 @@
-//! A worker: one thread, one listener, its connections, its upstream pools.
+//! A worker: one thread, its connections, its upstream pools.
 //!
-//! It accepts, bounds and drains connections; what is said on them is `wire`'s and `handler`'s.
+//! It bounds and drains connections; where they come from is `intake`'s, what is said on them is
+//! `wire`'s and `handler`'s.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
@@ -27,14 +28,16 @@ use super::front::proxied::{self, ProxiedFault};
 use super::front::raw::RawWire;
 use super::front::tunnel;
 use super::front::wire::Wire;
+use super::intake::{Faults, Intake, Seat, Source, Taken, parting};
 use super::local::Local;
 use super::message::problem;
 use super::places::{AddressPlace, Place, Places};
+use super::pulse::Beat;
 use super::shared::Shared;
+use super::stage::{Entry, Stage, Stages};
 use super::upstream::send::Upgraded;
 use super::{exchange, log};
 use crate::client_address::is_trusted;
-use crate::clock::Monotonic;
 use crate::config::ServerConfig;
 use crate::decision::denial::Code;
 use crate::metrics::{Bound, Held};
@@ -43,12 +46,10 @@ use crate::metrics::{Bound, Held};
 const SHED_MAX: usize = 64;
 /// How long one of them may take.
 const SHED_LINGER: Duration = Duration::from_millis(250);
-/// The wait after the system refused to hand over a connection (out of file descriptors).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How long a connection that was taken last may have no request under way before it is closed.
+const FRESH: Duration = Duration::from_millis(500);
 /// Between two looks at what nobody waits for: idle connections, new settings.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
-/// From one log line about that to the next, microseconds.
-const ACCEPT_TOLD_US: u64 = 5_000_000;
 /// The least read buffer that hyper accepts.
 const HYPER_BUFFER_MIN: usize = 8192;
 
@@ -66,6 +67,8 @@ struct Open {
     worker: Rc<Worker>,
     _place: Place,
     _counted: Held,
+    /// Where connections are handed out.
+    _seat: Option<Seat>,
 }
 
 impl Drop for Open {
@@ -85,11 +88,7 @@ pub(super) struct Worker {
     open: Cell<usize>,
     emptied: Notify,
     shedding: Cell<usize>,
-    draining: Cell<bool>,
-    /// To tell every connection that the drain has begun.
-    wakers: RefCell<HashMap<u64, Waker>>,
-    /// Numbers the connections.
-    count: Cell<u64>,
+    stages: Stages,
 }
 
 impl Worker {
@@ -100,23 +99,29 @@ impl Worker {
             open: Cell::new(0),
             emptied: Notify::new(),
             shedding: Cell::new(0),
-            draining: Cell::new(false),
-            wakers: RefCell::default(),
-            count: Cell::new(0),
+            stages: Stages::default(),
         }
     }
 
     /// An open connection, unless all places are taken.
-    fn open(self: &Rc<Self>, max: usize) -> Option<Open> {
+    fn open(self: &Rc<Self>, max: usize, seat: Option<Seat>) -> Option<Open> {
         let counted = self.local.shared.metrics.connection();
         let place = self.local.places.connection(max)?;
         self.open.set(self.open.get() + 1);
-        Some(Open { worker: Rc::clone(self), _place: place, _counted: counted })
+        let worker = Rc::clone(self);
+        Some(Open { worker, _place: place, _counted: counted, _seat: seat })
     }
 
-    /// What `future` comes to; `None` when the drain begins before.
-    async fn unless_draining<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        Entry::new(self).unless_draining(future).await
+    /// What `future`, of a connection without a request, comes to; `None` when it has to end.
+    async fn in_time<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.stages.entry().before(Stage::Closing, future).await
+    }
+
+    /// Returns when no connection is left.
+    async fn emptied(&self) {
+        while self.open.get() > 0 {
+            self.emptied.notified().await;
+        }
     }
 }
 
@@ -124,10 +129,11 @@ impl Worker {
 pub(super) struct Start {
     pub(super) index: usize,
     pub(super) seed: u64,
-    pub(super) listener: std::net::TcpListener,
+    pub(super) source: Source,
     pub(super) shared: Arc<Shared>,
     pub(super) places: Arc<Places>,
     pub(super) phase: watch::Receiver<Phase>,
+    pub(super) beat: Beat,
 }
 
 /// Serves until drained; returns how many connections were cut.
@@ -140,10 +146,10 @@ pub(super) fn run(start: Start) -> usize {
             return 0;
         }
     };
-    let listener = {
+    let intake = {
         let _context = runtime.enter();
-        match TcpListener::from_std(start.listener) {
-            Ok(listener) => listener,
+        match Intake::new(start.source) {
+            Ok(intake) => intake,
             Err(error) => {
                 log::worker_failed(index, &error);
                 return 0;
@@ -152,52 +158,79 @@ pub(super) fn run(start: Start) -> usize {
     };
     let worker = Rc::new(Worker::new(Local::new(start.shared, start.places, start.seed)));
     let local = LocalSet::new();
-    local.block_on(&runtime, serve(index, worker, listener, start.phase))
+    let beat = start.beat.clone();
+    local.spawn_local(start.beat.answer());
+    let cut = local.block_on(&runtime, serve(index, worker, intake, start.phase));
+    beat.end();
+    cut
 }
 
 async fn serve(
     index: usize,
     worker: Rc<Worker>,
-    listener: TcpListener,
+    mut intake: Intake,
     mut phase: watch::Receiver<Phase>,
 ) -> usize {
     let upkeep = tokio::task::spawn_local(keep_up(Rc::clone(&worker.local), index == 0));
-    let mut told: Option<Monotonic> = None;
+    let mut faults = Faults::default();
     loop {
         tokio::select! {
             biased;
             _ = phase.changed() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((tcp, peer)) => accept(&worker, tcp, peer),
-                Err(error) => {
-                    // It goes on for as long as somebody keeps connections open: no flood of it.
-                    let now = worker.local.shared.clock.now().mono;
-                    let silent = |at: Monotonic| now.us().saturating_sub(at.us()) >= ACCEPT_TOLD_US;
-                    if told.is_none_or(silent) {
-                        log::accept_failed(&error);
-                        told = Some(now);
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            Some(taken) = intake.next() => take(&worker, taken, &mut faults).await,
         }
     }
-    drop(listener);
-    upkeep.abort();
     let bound = match *phase.borrow() {
         Phase::Draining(bound) => bound,
         // The handle was dropped.
         Phase::Serving => Duration::ZERO,
     };
-    worker.draining.set(true);
-    worker.wakers.borrow().values().for_each(Waker::wake_by_ref);
-    let emptied = async {
-        while worker.open.get() > 0 {
-            worker.emptied.notified().await;
-        }
-    };
-    let _ = tokio::time::timeout(bound, emptied).await;
+    let _ = tokio::time::timeout(bound, end_all(&worker, intake, bound)).await;
+    upkeep.abort();
     worker.open.get()
+}
+
+async fn take(worker: &Rc<Worker>, taken: io::Result<Taken>, faults: &mut Faults) {
+    match taken {
+        Ok(taken) => accept(worker, taken),
+        Err(error) => faults.met(&error, worker.local.shared.clock.as_ref()).await,
+    }
+}
+
+/// Ends all connections, none of which is cut; see [`Stage`].
+async fn end_all(worker: &Rc<Worker>, intake: Intake, bound: Duration) {
+    worker.stages.enter(Stage::Parting);
+    take_the_last(worker, intake, parting(bound)).await;
+    worker.stages.enter(Stage::Leaving);
+    let _ = tokio::time::timeout(FRESH.min(bound / 4), worker.emptied()).await;
+    worker.stages.enter(Stage::Closing);
+    worker.emptied().await;
+}
+
+/// Takes connections for a while still, as long as there are any to be parted from.
+async fn take_the_last(worker: &Rc<Worker>, mut intake: Intake, time: Duration) {
+    let mut faults = Faults::default();
+    let mut over = pin!(tokio::time::sleep(time));
+    // Who hands them out sees to the time.
+    let own = matches!(intake, Intake::Own(_));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut over, if own => break,
+            () = worker.emptied(), if own => break,
+            taken = intake.next() => match taken {
+                Some(taken) => take(worker, taken, &mut faults).await,
+                None => break,
+            },
+        }
+    }
+    // Who is in the queue takes the connection to be made, and would see it reset.
+    if let Intake::Own(listener) = intake {
+        let queued = || poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
+        while let Poll::Ready(Ok((tcp, peer))) = queued().await {
+            accept(worker, Taken { tcp, peer, seat: None });
+        }
+    }
 }
 
 /// Looks after what nobody waits for. Ends with the worker.
@@ -209,9 +242,10 @@ async fn keep_up(local: Rc<Local>, first: bool) {
     }
 }
 
-fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
+fn accept(worker: &Rc<Worker>, taken: Taken) {
+    let Taken { tcp, peer, seat: handed } = taken;
     let settings = worker.local.shared.settings.load_full();
-    let Some(open) = worker.open(settings.server.connections_max.get()) else {
+    let Some(open) = worker.open(settings.server.connections_max.get(), handed) else {
         shed(worker, tcp, peer.ip(), Bound::Connections);
         return;
     };
@@ -221,7 +255,7 @@ fn accept(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
         let (worker, server) = (&*open.worker, &settings.server);
         if let Some(Seated { tcp, peer, _place }) = seat(&open.worker, tcp, peer, server).await {
             let arriving = arrival::arrive(tcp, peer, &worker.local.shared, server);
-            if let Some(Some(arrival)) = worker.unless_draining(arriving).await {
+            if let Some(Some(arrival)) = worker.in_time(arriving).await {
                 connection(worker, peer, arrival, server).await;
             }
         }
@@ -249,7 +283,7 @@ async fn seat(
     if server.proxy_protocol && is_trusted(peer.ip(), &server.trusted_proxies) {
         let header = Box::pin(proxied::read_header(&mut tcp));
         let header = tokio::time::timeout(server.first_byte_timeout, header);
-        match worker.unless_draining(header).await? {
+        match worker.in_time(header).await? {
             Ok(Ok(named)) => source = named.unwrap_or(peer),
             Ok(Err(ProxiedFault::Malformed(fault))) => {
                 log::proxy_header_malformed(peer, &fault);
@@ -284,32 +318,52 @@ pub(super) async fn connection(
 ) {
     let Arrival { stream, begun, transport } = arrival;
     let conn = Rc::new(Conn::new(Rc::clone(&worker.local), peer, transport));
-    let entry = Entry::new(worker);
-    if conn.streams().is_some() {
+    let entry = worker.stages.entry();
+    if let Some(streams) = conn.streams() {
         let wire = H2Wire::new(stream, &begun, Rc::clone(&conn), server);
         let handle = |request| exchange::handle(Rc::clone(&conn), request);
+        let is_ending = |cx: &Context<'_>| match entry.stage(cx) {
+            Stage::Serving => false,
+            // One that has brought no request yet may bring its first.
+            Stage::Parting => streams.steps() > 0,
+            Stage::Leaving | Stage::Closing => true,
+        };
         // Boxed: it is several times as large as a connection of HTTP/1.1.
-        Box::pin(h2::serve(&conn, wire, server, |cx| entry.is_draining(cx), handle)).await;
+        Box::pin(h2::serve(&conn, wire, server, is_ending, handle)).await;
     } else {
         let wire = Wire::new(stream, &begun, Rc::clone(&conn), server);
-        http1(&entry, &conn, wire, server).await;
+        http1(worker, &entry, &conn, wire, server).await;
     }
 }
 
 /// Serves HTTP/1.1. hyper has two buffers of 8 KiB for as long as it has the connection, so it has
 /// it only from one head to the next rest: who says nothing costs little.
-async fn http1(entry: &Entry<'_>, conn: &Rc<Conn>, mut wire: Wire, server: &ServerConfig) {
+async fn http1(
+    worker: &Worker,
+    entry: &Entry<'_>,
+    conn: &Rc<Conn>,
+    mut wire: Wire,
+    server: &ServerConfig,
+) {
+    // One that has brought no request yet is not known to rest.
+    let mut last = Stage::Closing;
     loop {
-        match entry.unless_draining(poll_fn(|cx| wire.poll_first(cx))).await {
+        let first = poll_fn(|cx| match wire.poll_first(cx) {
+            Poll::Ready(first) => Poll::Ready(Some(first)),
+            Poll::Pending if wire.has_begun() => entry.ends(cx, Stage::Closing),
+            Poll::Pending => entry.ends(cx, last),
+        });
+        match first.await {
             Some(Ok(())) => {}
             Some(Err(error)) => return log::connection_ended(&error),
             None => return end(wire).await,
         }
         match requests(entry, conn, wire, server).await {
             Ok(left) if conn.is_resting() => wire = left,
-            Ok(left) => return after_http(entry.worker, conn, left).await,
+            Ok(left) => return after_http(worker, conn, left).await,
             Err(error) => return log::connection_ended(&error),
         }
+        last = Stage::Leaving;
     }
 }
 
@@ -325,6 +379,7 @@ async fn requests(
     // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
     // setting it costs an allocation per request.
     builder.header_read_timeout(None).max_buf_size(buffer);
+    builder.keep_alive(entry.now() == Stage::Serving);
     if server.header_count_max > 100 {
         builder.max_headers(server.header_count_max);
     }
@@ -341,7 +396,7 @@ async fn requests(
             if conn.is_resting() {
                 return Poll::Ready(Ok(()));
             }
-            if told || !entry.is_draining(cx) {
+            if told || entry.stage(cx) == Stage::Serving {
                 return Poll::Pending;
             }
             told = true;
@@ -350,46 +405,6 @@ async fn requests(
     })
     .await?;
     Ok(http.into_parts().io)
-}
-
-/// A connection's entry among those that are told when the drain begins.
-struct Entry<'a> {
-    worker: &'a Worker,
-    number: u64,
-    listed: Cell<bool>,
-}
-
-impl<'a> Entry<'a> {
-    fn new(worker: &'a Worker) -> Self {
-        let number = worker.count.replace(worker.count.get().wrapping_add(1));
-        Self { worker, number, listed: Cell::new(false) }
-    }
-
-    /// Whether the drain has begun; the connection's task is woken when it does.
-    fn is_draining(&self, cx: &Context<'_>) -> bool {
-        if !self.listed.replace(true) {
-            self.worker.wakers.borrow_mut().insert(self.number, cx.waker().clone());
-        }
-        self.worker.draining.get()
-    }
-
-    /// What `future` comes to; `None` when the drain begins before.
-    async fn unless_draining<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = pin!(future);
-        let outcome = poll_fn(|cx| {
-            if self.is_draining(cx) {
-                return Poll::Ready(None);
-            }
-            future.as_mut().poll(cx).map(Some)
-        });
-        outcome.await
-    }
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        self.worker.wakers.borrow_mut().remove(&self.number);
-    }
 }
 
 /// What follows hyper's part: a tunnel, if both sides have agreed to change the protocol, else the
@@ -401,7 +416,7 @@ async fn after_http(worker: &Worker, conn: &Conn, wire: Wire) {
         return;
     };
     let timeout = worker.local.shared.settings.load().server.tunnel_idle_timeout;
-    let is_stopped = || worker.draining.get();
+    let is_stopped = || worker.stages.now() >= Stage::Leaving;
     let Upgraded { stream, early, in_flight } = upgraded;
     let tunnel = tunnel::run(RawWire::new(wire), stream, &early, timeout, is_stopped);
     // Boxed: few connections come to be one.

@@ -229,17 +229,22 @@ impl KeySets for Snapshot {
 }
 
 /// The current snapshot. Readers never wait; writers take turns.
+///
+/// Nor do readers clean up: to let go of a snapshot's last reference is to look at all of its
+/// shards, milliseconds after an import. A decision that still reads a snapshot when another takes
+/// its place leaves that to the writer that comes next.
 #[derive(Debug)]
 pub struct Published {
     current: ArcSwap<Snapshot>,
-    turn: Mutex<()>,
+    /// Replaced snapshots that somebody read when last looked at: a handful.
+    turn: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl Published {
     /// Publishes the first snapshot.
     #[must_use]
     pub fn new(first: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(first), turn: Mutex::new(()) }
+        Self { current: ArcSwap::from_pointee(first), turn: Mutex::default() }
     }
 
     /// The current snapshot, for the time of one decision.
@@ -256,12 +261,13 @@ impl Published {
 
     /// Publishes a changed copy. When this returns, every decision begun later sees the change.
     pub fn patch(&self, change: impl FnOnce(&mut Snapshot)) {
-        // The guarded value is `()`: a panic under the lock cannot have left it half-changed.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // A panic under the lock leaves at worst one that is kept until the next patch.
+        let mut replaced = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&self.current.load());
         next.generation += 1;
         change(&mut next);
-        self.current.store(Arc::new(next));
+        replaced.push(self.current.swap(Arc::new(next)));
+        replaced.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::file;
+use super::{acl, file};
 use crate::secret::{Entropy, MasterKey};
 
 /// More than the key and the white space around it that an editor may leave.
@@ -37,7 +37,8 @@ pub enum MasterKeyError {
     /// There is no file, and none may be made: a database exists that belongs to a lost key.
     #[error(
         "there is no master key file {}, and a new key would not open the existing database: \
-         put the file back from where it was backed up",
+         put the file back from where it was backed up; if systemd hands it over, start latchkey \
+         by systemd, or name it in LATCHKEY_MASTER_KEY_FILE",
         path.display()
     )]
     MissingForExistingStore {
@@ -121,7 +122,7 @@ fn read(path: &Path) -> Result<Option<MasterKey>, MasterKeyError> {
         return Err(malformed());
     }
     let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    if mode & 0o077 != 0 && !(mode & 0o037 == 0 && acl::is_own(&file)) {
         return Err(MasterKeyError::Mode { path: path.to_path_buf(), mode });
     }
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
@@ -220,6 +221,21 @@ mod tests {
             assert!(same(&load(&path).unwrap(), &key), "{mode:o}");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
+    }
+
+    /// systemd hands a credential over so: 0400, with a list that lets the service's user read it.
+    #[test]
+    fn a_credential_is_not_taken_for_a_file_of_a_group() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        let (key, _) = load_or_create(&path, true, &SystemEntropy::new()).unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        acl::tests::set(&path, &acl::tests::of_systemd(own));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o440);
+        assert!(same(&load(&path).unwrap(), &key));
+        acl::tests::set(&path, &acl::tests::of_systemd(own + 1));
+        assert!(matches!(load(&path), Err(MasterKeyError::Mode { mode: 0o440, .. })));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! configuration, logs nothing and counts nothing: errors are returned, and commits are reported
 //! to the observer it was given.
 
+mod acl;
 pub mod audit;
 pub mod backup;
 mod error;
@@ -22,6 +23,7 @@ mod read;
 pub mod records;
 mod schema;
 mod search;
+mod space;
 #[cfg(test)]
 mod testing;
 mod usage;
@@ -29,6 +31,7 @@ mod write;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -45,6 +48,7 @@ pub use self::records::{
     Role, RoleError, ShopRecord, SigningKeyRecord, TokenRecord,
 };
 pub use self::search::{FoundShops, SearchBudget, Words};
+pub use self::space::Space;
 pub use self::usage::Steps;
 pub use self::write::{PRUNE_MAX, WriteTx};
 
@@ -179,6 +183,15 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.context.path
+    }
+
+    /// How much room the database takes, and how much there is.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot say.
+    pub fn space(&self) -> io::Result<Space> {
+        Space::of(self.path())
     }
 
     /// Runs `f` over a consistent view of the database. Never waits for a writer, except while the

@@ -32,6 +32,7 @@ fn without_anything() {
         "/shops",
         "/new-shop",
         "/refusals",
+        "/codes",
         "/explore",
         "/policies",
         "/issuers",
@@ -137,6 +138,7 @@ fn with_content() {
         "/shops?q=rather",
         "/new-shop",
         "/refusals",
+        "/codes",
         "/policies",
         "/issuers",
         "/audit",
@@ -287,6 +289,7 @@ fn on_a_phone(at: &mut Inspector<'_>) {
 /// Enrolment, its codes, and the step of the sign-in that asks for one.
 fn second_factor(at: &mut Inspector<'_>) {
     at.browser.open(&url(at.gateway, "/account"));
+    at.browser.fill(&[("own_password", PASSWORD)]);
     at.browser.press("form[action='/account/second-factor'] button");
     let secret = at.browser.text("main .steps code.select-all");
     at.look_at_secret("second-factor-setup");

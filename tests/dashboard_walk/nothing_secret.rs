@@ -76,7 +76,10 @@ fn mint(search: &mut Search, gateway: &Gateway, ada: &Person) -> String {
     let fields = [("current", PASSWORD), ("password", "short"), ("repeated", "short")];
     search.saw("a password that was not taken", ada.post("/account/password", &fields).body);
 
-    let setup = ada.post("/account/second-factor", &[]);
+    let wrong = ada.post("/account/second-factor", &[("own_password", "not this one")]);
+    assert_eq!(wrong.status, 422);
+    search.saw("a password that was wrong", wrong.body);
+    let setup = ada.post("/account/second-factor", &[("own_password", PASSWORD)]);
     let (setup, at) = (setup.clone(), setup.header("location").map(str::to_owned));
     let setup = if setup.status == 303 { ada.get(&at.expect("a page")) } else { setup };
     let secret = shown(&setup);

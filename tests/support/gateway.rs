@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -105,6 +106,11 @@ impl Site {
         self.listen = address;
     }
 
+    /// Where the data listener is, once it is fixed.
+    pub(crate) fn listen_address(&self) -> SocketAddr {
+        self.listen
+    }
+
     /// Starts the server and waits until it serves.
     pub(crate) fn start(&self) -> Gateway {
         self.start_with(&[])
@@ -114,7 +120,43 @@ impl Site {
     pub(crate) fn start_with(&self, environment: &[(&str, &str)]) -> Gateway {
         let mut command = self.command(&["serve"]);
         command.envs(environment.iter().copied());
-        Gateway::start(self, command)
+        Gateway::start(self, command, [Stdio::null(), self.output()])
+    }
+
+    /// The same on listeners that it is handed, as systemd hands over its own.
+    pub(crate) fn start_inheriting(
+        &self,
+        listeners: &[BorrowedFd<'_>],
+        environment: &[(&str, &str)],
+    ) -> Gateway {
+        let (command, streams) = self.inheriting(listeners, environment);
+        Gateway::start(self, command, streams)
+    }
+
+    /// `serve` on these listeners, which it is handed as its first descriptors, one or two.
+    pub(crate) fn inheriting(
+        &self,
+        listeners: &[BorrowedFd<'_>],
+        environment: &[(&str, &str)],
+    ) -> (Command, [Stdio; 2]) {
+        // A process learns its own number only once it is there.
+        const TAKE: &str = "exec 3<&0 4<&1 </dev/null >\"$OUTPUT\"; LISTEN_PID=$$ exec \"$@\"";
+        let serve = self.command(&["serve"]);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", TAKE, "sh"]).arg(serve.get_program()).args(serve.get_args());
+        let variables = serve.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.env_clear().envs(variables).current_dir(self.path());
+        command.env("OUTPUT", self.stdout()).env("LISTEN_FDS", listeners.len().to_string());
+        command.envs(environment.iter().copied());
+        let handed = |index: usize| match listeners.get(index) {
+            Some(listener) => Stdio::from(listener.try_clone_to_owned().expect("a descriptor")),
+            None => Stdio::null(),
+        };
+        (command, [handed(0), handed(1)])
+    }
+
+    fn output(&self) -> Stdio {
+        Stdio::from(File::create(self.stdout()).expect("a file"))
     }
 }
 
@@ -137,10 +179,10 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    fn start(site: &Site, mut command: Command) -> Self {
+    fn start(site: &Site, mut command: Command, [stdin, stdout]: [Stdio; 2]) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
-            .stdout(File::create(site.stdout()).expect("a file"))
+            .stdin(stdin)
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");

@@ -37,9 +37,15 @@ impl H2 {
 
     /// Through TLS, by ALPN.
     pub(crate) fn secure(address: SocketAddr, client: &tls::Client) -> Self {
+        Self::secure_on(connect(address), client)
+    }
+
+    /// The same on a connection that is made already.
+    pub(crate) fn secure_on(stream: TcpStream, client: &tls::Client) -> Self {
         let client = tls::Client { alpn: vec!["h2", "http/1.1"], ..client.clone() };
         Self::build(&h2::client::Builder::new(), async move || {
-            let tcp = tokio::net::TcpStream::connect(address).await.expect("a connection");
+            stream.set_nonblocking(true).expect("no blocking");
+            let tcp = tokio::net::TcpStream::from_std(stream).expect("a connection");
             let connector = tokio_rustls::TlsConnector::from(client.config());
             let tls = connector.connect(client.server_name(), tcp).await.expect("a handshake");
             assert_eq!(tls.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
@@ -100,6 +106,21 @@ impl H2 {
     pub(crate) fn send(&mut self, request: http::request::Builder) -> Result<Response, h2::Error> {
         let exchange = self.begin(request.body(()).expect("a request"), true);
         self.finish(exchange)
+    }
+
+    /// The same; `None` if the server has said that this connection takes no more requests, so
+    /// that this one was not sent.
+    pub(crate) fn send_if_open(
+        &mut self,
+        request: http::request::Builder,
+    ) -> Option<Result<Response, h2::Error>> {
+        let request = request.body(()).expect("a request");
+        let sent = self.runtime.block_on(async {
+            poll_fn(|cx| self.send.poll_ready(cx)).await.ok()?;
+            self.send.send_request(request, true).ok()
+        });
+        let (response, body) = sent?;
+        Some(self.finish(Exchange { response, body }))
     }
 
     /// `status code` of what comes back; `reset CODE` if nothing does.

@@ -103,6 +103,11 @@ impl Request {
         self.header("Content-Type", "application/json").body(value.to_string())
     }
 
+    /// The names of its fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().map(|(name, _)| name.as_str())
+    }
+
     pub(crate) fn is_head(&self) -> bool {
         self.method == "HEAD"
     }

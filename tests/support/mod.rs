@@ -1,6 +1,7 @@
 //! What the integration tests stand on: the running binary and real peers on loopback.
 
 pub(crate) mod browser;
+pub(crate) mod collector;
 pub(crate) mod dashboard;
 pub(crate) mod gateway;
 pub(crate) mod h2;

@@ -8,7 +8,7 @@ use proptest::strategy::Union;
 use serde_json::{Map, Value, json};
 
 /// The keywords that are looked at, and those that say nothing about values.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
     "$ref",
     "type",
     "oneOf",
@@ -21,6 +21,7 @@ const KNOWN: [&str; 24] = [
     "maximum",
     "minLength",
     "maxLength",
+    "maxItems",
     "items",
     "properties",
     "required",
@@ -238,9 +239,12 @@ fn check_scalar(schema: &Map<String, Value>, value: &Value, at: &str, faults: &m
     let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
     let measure = value.as_f64();
     let length = value.as_str().and_then(|text| u32::try_from(text.chars().count()).ok());
-    for (measure, low, high) in
-        [(measure, "minimum", "maximum"), (length.map(f64::from), "minLength", "maxLength")]
-    {
+    let items = value.as_array().and_then(|items| u32::try_from(items.len()).ok());
+    for (measure, low, high) in [
+        (measure, "minimum", "maximum"),
+        (length.map(f64::from), "minLength", "maxLength"),
+        (items.map(f64::from), "minItems", "maxItems"),
+    ] {
         let Some(measure) = measure else { continue };
         if bound(low).is_some_and(|low| measure < low)
             || bound(high).is_some_and(|high| measure > high)

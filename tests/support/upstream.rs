@@ -11,6 +11,9 @@ pub(crate) enum Behaviour {
     Echo,
     /// Answers 200 with these header lines (each ended by CRLF) and an empty body.
     Fields(&'static str),
+    /// Answers 200 with these header lines and the request's body; agrees to whatever protocol a
+    /// request wants to change to, and then sends back what it gets.
+    Agree(&'static str),
     /// Closes the connection without an answer.
     HangUp,
     /// Announces 100 bytes, sends ten, closes.
@@ -99,6 +102,8 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, log: &Mutex<Vec<Received>>
     while let Some(request) = read_request(&mut stream, &mut pending) {
         let echo = request.head.clone();
         let body = if echo.starts_with("HEAD ") { "" } else { &echo };
+        let wanted = wanted_protocol(&request);
+        let sent = request.body.clone();
         log.lock().expect("no panic under the lock").push(request);
         let answer = match behaviour {
             Behaviour::Echo => format!(
@@ -108,6 +113,18 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, log: &Mutex<Vec<Received>>
             ),
             Behaviour::Fields(lines) => {
                 format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 0\r\n\r\n")
+            }
+            Behaviour::Agree(lines) => {
+                if let Some(protocol) = wanted {
+                    tunnel(&mut stream, &protocol, &pending);
+                    return;
+                }
+                let length = sent.len();
+                let head = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: {length}\r\n\r\n");
+                if stream.write_all(head.as_bytes()).is_err() || stream.write_all(&sent).is_err() {
+                    return;
+                }
+                continue;
             }
             Behaviour::HangUp => return,
             Behaviour::CutBody => {
@@ -127,6 +144,26 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, log: &Mutex<Vec<Received>>
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }
+    }
+}
+
+/// The protocol that a request wants to change to (RFC 9110 §7.8).
+fn wanted_protocol(request: &Received) -> Option<String> {
+    let nominated = request.headers("connection").concat().to_ascii_lowercase();
+    let wanted = request.headers("upgrade").first().map(|&wanted| wanted.to_owned());
+    wanted.filter(|_| nominated.contains("upgrade"))
+}
+
+/// Changes to `protocol`, for RFC 6455's own example of a key, and sends back what comes.
+fn tunnel(stream: &mut TcpStream, protocol: &str, early: &[u8]) {
+    let agreed = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    );
+    let _ = stream.write_all(agreed.as_bytes());
+    let _ = stream.write_all(early);
+    if let Ok(mut from) = stream.try_clone() {
+        let _ = std::io::copy(&mut from, stream);
     }
 }
 

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::header::{CONTENT_DISPOSITION, HeaderValue};
+use axum::response::Response;
 use serde::Deserialize;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::body::{OptionalBody, PageQuery, Query, cursor_after};
 use super::dto::{AuditEntry, AuditHead, AuditVerified, AuditVerify, Page};
-use super::problem::{Problem, ProblemBody};
-use super::respond::blocking;
+use super::problem::{Code, Problem, ProblemBody};
+use super::progress;
+use super::respond::{at_leisure, blocking};
 use crate::admin::audit::Action;
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
@@ -22,9 +20,6 @@ use crate::admin::operations::audit::{self, Export, Filter};
 use crate::clock::Timestamp;
 use crate::id::ShopId;
 use crate::store::audit::{Point, export};
-
-/// Pieces of an export that wait for a slow reader, each of some hundred entries.
-const PIECES_WAITING_MAX: usize = 2;
 
 /// Which entries are wanted.
 #[derive(Debug, Default, Deserialize)]
@@ -97,7 +92,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page<AuditEntry>>, Problem> {
     let (limit, before, filter) = query.parse()?;
     let work = move |node: &Node| audit::list(node, &caller, &filter, before, limit);
-    let (entries, next) = blocking(&node, work).await?;
+    let (entries, next) = at_leisure(&node, work).await?;
     let items = entries.into_iter().map(AuditEntry::from).collect();
     Ok(Json(Page { items, next_cursor: next.map(|next| cursor_after(&next)) }))
 }
@@ -137,7 +132,7 @@ pub(super) async fn verify(
         text.parse::<Point>().map_err(|error| Problem::invalid("expect", error.to_string()))
     });
     let expected = expected.transpose()?;
-    let report = blocking(&node, move |node| audit::verify(node, &caller, expected)).await?;
+    let report = at_leisure(&node, move |node| audit::verify(node, &caller, expected)).await?;
     Ok(Json(AuditVerified::from(report)))
 }
 
@@ -158,43 +153,26 @@ pub(super) async fn export_all(
     Ok(file(node, export))
 }
 
-/// An export as a file.
-pub(in crate::admin) fn file(node: Arc<Node>, export: Export) -> Response {
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
-        (
-            CONTENT_DISPOSITION,
-            HeaderValue::from_static("attachment; filename=\"latchkey-audit.jsonl\""),
-        ),
-    ];
-    (headers, Body::from_stream(pieces(node, export))).into_response()
-}
-
-/// The lines, some at a time: read when the one who takes them has taken those before. The stream
-/// breaks off when the store fails; the first line tells how much there should have been.
-fn pieces(node: Arc<Node>, mut export: Export) -> ReceiverStream<Result<Bytes, std::io::Error>> {
-    let (to, pieces) = mpsc::channel(PIECES_WAITING_MAX);
-    tokio::task::spawn_blocking(move || {
-        let mut piece = export::first_line(export.anchor, export.head);
+/// An export as a file: read when whoever takes it has taken what came before. It breaks off when
+/// the store fails; the first line tells how much there should have been.
+pub(in crate::admin) fn file(node: Arc<Node>, mut export: Export) -> Response {
+    let read = Arc::clone(&node);
+    let mut response = progress::stream(&node, progress::NDJSON, move |to| {
+        let gone = |_| Problem::new(Code::Internal, "The export ended early.");
+        to.write_all(&export::first_line(export.anchor, export.head)).map_err(gone)?;
         loop {
-            match export.next(&node) {
-                Ok(links) => {
-                    piece.extend(links.iter().flat_map(export::line));
-                    let last = links.is_empty();
-                    if to.blocking_send(Ok(Bytes::from(std::mem::take(&mut piece)))).is_err()
-                        || last
-                    {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "an export of the audit log broke off");
-                    // Who read it may be gone already.
-                    drop(to.blocking_send(Err(std::io::Error::other("the export broke off"))));
-                    return;
-                }
+            let links = export.next(&read).inspect_err(|error| {
+                tracing::error!(%error, "an export of the audit log broke off");
+            })?;
+            if links.is_empty() {
+                return Ok(());
+            }
+            for link in &links {
+                to.write_all(&export::line(link)).map_err(gone)?;
             }
         }
     });
-    ReceiverStream::new(pieces)
+    let name = HeaderValue::from_static("attachment; filename=\"latchkey-audit.jsonl\"");
+    response.headers_mut().insert(CONTENT_DISPOSITION, name);
+    response
 }

@@ -13,7 +13,7 @@ use super::body::{OptionalBody, Segments};
 use super::dto_backups::{Backup, BackupCreate, BackupVerify, Backups};
 use super::problem::{Code, Problem, ProblemBody};
 use super::progress::{self, Listener};
-use super::respond::{blocking, created};
+use super::respond::{at_leisure, blocking, created};
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::backups::{self, BackupName, Wanted};
@@ -81,7 +81,7 @@ pub(super) async fn create(
         return Ok(progress::follow(&node, work));
     }
     let mut nobody = Listener::nobody(&node);
-    let made = blocking(&node, move |_| Ok(work(&mut nobody))).await??;
+    let made = at_leisure(&node, move |_| Ok(work(&mut nobody))).await??;
     Ok(created(&format!("/api/v1/backups/{}", made.name), false, &made))
 }
 
@@ -102,8 +102,9 @@ pub(super) async fn stream(
     let wanted = Wanted::from(value);
     // What can be refused is refused before the answer begins.
     backups::may_stream(&node, &caller, &wanted)?;
-    Ok(progress::stream(OCTETS, move |to| {
-        let made = backups::stream(&node, &caller, &wanted, to).map_err(Problem::from);
+    let owned = Arc::clone(&node);
+    Ok(progress::stream(&node, OCTETS, move |to| {
+        let made = backups::stream(&owned, &caller, &wanted, to).map_err(Problem::from);
         made.map(drop)
     }))
 }
@@ -125,13 +126,17 @@ pub(super) async fn download(
     let name = parse(&name)?;
     let (file, backup) =
         blocking(&node, move |node| backups::download(node, &caller, &name)).await?;
-    Ok(sent(file, &backup))
+    Ok(sent(&node, file, &backup))
 }
 
 /// A backup on its way out.
-pub(in crate::admin) fn sent(file: std::fs::File, backup: &backups::Backup) -> Response {
+pub(in crate::admin) fn sent(
+    node: &Node,
+    file: std::fs::File,
+    backup: &backups::Backup,
+) -> Response {
     let bytes = backup.bytes;
-    let mut response = progress::stream(OCTETS, move |to| {
+    let mut response = progress::stream(node, OCTETS, move |to| {
         let mut from = std::io::BufReader::with_capacity(PIECE_BYTES, file).take(bytes);
         let sent = std::io::copy(&mut from, to);
         match sent {
@@ -184,7 +189,7 @@ pub(super) async fn verify(
         return Ok(progress::follow(&node, work));
     }
     let mut nobody = Listener::nobody(&node);
-    let checked = blocking(&node, move |_| Ok(work(&mut nobody))).await??;
+    let checked = at_leisure(&node, move |_| Ok(work(&mut nobody))).await??;
     Ok(Json(checked).into_response())
 }
 

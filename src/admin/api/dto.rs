@@ -14,7 +14,8 @@ pub use super::dto_node::{
 };
 
 pub use super::dto_operators::{
-    Operator, OperatorCreate, OperatorPatch, OperatorSession, PasswordReset, SessionsRevoked,
+    Operator, OperatorCreate, OperatorPatch, OperatorSession, PasswordReset, RoleName,
+    SessionsRevoked,
 };
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -101,16 +102,18 @@ impl From<ShopRecord> for Shop {
 #[serde(deny_unknown_fields)]
 pub struct ShopCreate {
     /// 1 to 63 letters, digits, `-` or `_`, the first a letter or digit; not `me`.
-    #[schema(example = "demo")]
+    #[schema(example = "demo", min_length = 1, max_length = 63)]
     pub id: String,
     /// What people call it.
     #[serde(default)]
+    #[schema(max_length = 100)]
     pub name: String,
     /// Its site: scheme, host, optional port.
-    #[schema(example = "https://shop.example")]
+    #[schema(example = "https://shop.example", max_length = 300)]
     pub url: String,
     /// Further origins its widget may run on, such as `https://*.example.com`.
     #[serde(default)]
+    #[schema(max_items = 50)]
     pub widget_origins: Vec<String>,
     /// Whether its credentials are accepted.
     #[serde(default = "yes")]
@@ -124,12 +127,14 @@ pub struct ShopCreate {
 pub struct ShopPut {
     /// What people call it.
     #[serde(default)]
+    #[schema(max_length = 100)]
     pub name: String,
     /// Its site: scheme, host, optional port.
-    #[schema(example = "https://shop.example")]
+    #[schema(example = "https://shop.example", max_length = 300)]
     pub url: String,
     /// Further origins its widget may run on.
     #[serde(default)]
+    #[schema(max_items = 50)]
     pub widget_origins: Vec<String>,
     /// Whether its credentials are accepted.
     #[serde(default = "yes")]
@@ -142,12 +147,15 @@ pub struct ShopPut {
 pub struct ShopPatch {
     /// What people call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 100)]
     pub name: Option<String>,
     /// Its site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 300)]
     pub url: Option<String>,
     /// Further origins its widget may run on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 50)]
     pub widget_origins: Option<Vec<String>>,
     /// Whether its credentials are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,6 +260,7 @@ pub struct KeyCreated {
 pub struct KeyCreate {
     /// What people call it.
     #[serde(default)]
+    #[schema(max_length = 100)]
     pub name: String,
     /// When it stops verifying; never when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -259,6 +268,7 @@ pub struct KeyCreate {
     pub expires_at: Option<String>,
     /// Networks or addresses it may be used from; any when empty.
     #[serde(default)]
+    #[schema(max_items = 50)]
     pub networks: Vec<String>,
 }
 
@@ -268,6 +278,7 @@ pub struct KeyCreate {
 pub struct KeyPatch {
     /// What people call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 100)]
     pub name: Option<String>,
     /// When it stops verifying; `null`: never.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
@@ -275,6 +286,7 @@ pub struct KeyPatch {
     pub expires_at: Option<Option<String>>,
     /// Networks or addresses it may be used from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 50)]
     pub networks: Option<Vec<String>>,
 }
 
@@ -284,6 +296,7 @@ pub struct KeyPatch {
 pub struct KeyRotate {
     /// For how long the old key still verifies; at most 90 days. 0: it is refused at once.
     #[serde(default)]
+    #[schema(maximum = 7_776_000)]
     pub grace_seconds: u64,
 }
 
@@ -344,6 +357,7 @@ pub struct WidgetTokenCreate {
     pub scopes: Vec<String>,
     /// For how long it verifies; as the configuration says when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub lifetime_seconds: Option<u64>,
 }
 
@@ -412,14 +426,17 @@ pub struct AdminTokenCreated {
 #[serde(deny_unknown_fields)]
 pub struct AdminTokenCreate {
     /// What people will know it by.
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// What it may do: `member`, `viewer`, `operator` or `owner`.
+    #[schema(value_type = RoleName)]
     pub role: String,
     /// What it may do of that, such as `keys:read`; everything when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
     /// The shops that it sees; all of them when left out. A member's token names its shops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 1000)]
     pub shops: Option<Vec<String>>,
     /// When it stops verifying; never when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -65,21 +65,37 @@ impl From<OperatorRecord> for Operator {
     }
 }
 
+/// What an operator or an admin token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum RoleName {
+    /// What its shops need.
+    Member,
+    /// Looking.
+    Viewer,
+    /// Everything but operators, admin tokens and restoring.
+    Operator,
+    /// Everything.
+    Owner,
+}
+
 /// An operator to create.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorCreate {
     /// What it signs in with: 1 to 64 letters, digits and `.` `_` `-` `@` `+`.
-    #[schema(example = "ada@example.com")]
+    #[schema(example = "ada@example.com", min_length = 1, max_length = 64)]
     pub name: String,
     /// What it may do: `member`, `viewer`, `operator` or `owner`.
-    #[schema(example = "operator")]
+    #[schema(value_type = RoleName)]
     pub role: String,
     /// The shops that a member sees; nothing for everyone else.
     #[serde(default)]
+    #[schema(max_items = 1000)]
     pub shops: Vec<String>,
     /// Its password; without one it cannot sign in until it gets one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1024)]
     pub password: Option<String>,
 }
 
@@ -89,12 +105,15 @@ pub struct OperatorCreate {
 pub struct OperatorPatch {
     /// What it signs in with.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 64)]
     pub name: Option<String>,
     /// What it may do.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = RoleName)]
     pub role: Option<String>,
     /// The shops that a member sees, in place of all there are.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 1000)]
     pub shops: Option<Vec<String>>,
     /// Whether it may not sign in.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,6 +125,7 @@ pub struct OperatorPatch {
 #[serde(deny_unknown_fields)]
 pub struct PasswordReset {
     /// The password.
+    #[schema(max_length = 1024)]
     pub password: String,
 }
 

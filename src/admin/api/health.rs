@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
 use super::issuers;
 use crate::admin::node::Node;
-use crate::metrics;
+use crate::metrics::{Exposition, Room};
+use crate::store::Space;
 
 /// How the node fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -61,9 +62,25 @@ pub(super) async fn ready(State(node): State<Arc<Node>>) -> Response {
     (code, Json(Readiness { status, store, issuers })).into_response()
 }
 
-/// All metrics. What only a look can tell is looked up now; the limiter's table is read on a
-/// thread that may take its time.
-pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Response {
+/// Why the node does not do all that it is configured to; `None` if it does.
+#[must_use]
+pub fn degraded(node: &Node) -> Option<String> {
+    let mut reasons = Vec::new();
+    if !node.is_writable() {
+        reasons.push("the store refuses writes".to_owned());
+    }
+    let issuers = issuers::all(node);
+    let without = issuers.iter().filter(|issuer| !issuer.usable);
+    reasons.extend(without.map(|issuer| format!("no keys of issuer {}", issuer.name)));
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
+/// All metrics, in the form that `Accept` asks for. What only a look can tell is looked up now;
+/// the limiter's table is read on a thread that may take its time.
+pub(super) async fn metrics(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
+    let accept: Vec<&str> =
+        headers.get_all(ACCEPT).iter().filter_map(|field| field.to_str().ok()).collect();
+    let form = Exposition::preferred(&accept.join(","));
     let text = tokio::task::spawn_blocking(move || {
         let now = node.now();
         let live = node.limiter.occupancy(now.mono);
@@ -73,10 +90,19 @@ pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Response {
             let age = issuer.fetched_at.map(|at| now.unix.since(at));
             node.metrics.jwks(issuer.name.as_str(), age, issuer.keys);
         }
-        node.metrics.render()
+        let (shops, api_keys) = node.published.load().counts();
+        node.metrics.store_holds(node.is_writable(), shops, api_keys);
+        // A disk that cannot be asked leaves what it said last.
+        if let Ok(Space { database, free, size }) = node.store.space() {
+            node.metrics.store_room(Room { database, free, size });
+        }
+        node.metrics.expose(form)
     });
     match text.await {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Ok(text) => {
+            let fields = [(CONTENT_TYPE, form.content_type()), (VARY, ACCEPT.as_str())];
+            (fields, text).into_response()
+        }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

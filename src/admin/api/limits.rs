@@ -11,11 +11,13 @@ use serde::Deserialize;
 use super::body::{Body, Query, Segments};
 use super::conditions::{Conditions, Tag, tagged};
 use super::dto::{self, Limits};
+use super::dto_standing::{Standing, Standings};
 use super::problem::{Problem, ProblemBody};
 use super::respond::blocking;
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::limits::{self, LimitFields, Which};
+use crate::admin::operations::standing;
 use crate::id::{KeyId, ShopId};
 
 /// Which override to delete.
@@ -161,6 +163,29 @@ pub(super) async fn delete_of_key(
     })
     .await?;
     Ok(tagged(&Tag::of(&key), Json(dto::limits(&key.limits)).into_response()))
+}
+
+/// Tells how much of each limit a shop has left, and charges nothing.
+///
+/// Limits that count by credential, subject or address are not listed: a shop has no single
+/// standing under those. What is told is of this moment, and of this node.
+#[utoipa::path(get, path = "/shops/{shop}/standing", tag = "limits",
+    operation_id = "getShopStanding",
+    params(("shop" = String, Path, description = "Shop id")),
+    responses(
+        (status = 200, description = "Every limit that counts the shop's requests together, in \
+            the order of the configuration", body = Standings),
+        (status = "4XX", description = "Refused", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub(super) async fn standing_of_shop(
+    caller: Caller,
+    State(node): State<Arc<Node>>,
+    Segments(shop): Segments<ShopId>,
+) -> Result<Json<Standings>, Problem> {
+    // It reads the snapshot and the limiter, not the store: nothing here blocks.
+    let items = standing::of_shop(&node, &caller, &shop)?;
+    Ok(Json(Standings { items: items.iter().map(Standing::from).collect() }))
 }
 
 fn fields(limits: Limits) -> Vec<LimitFields> {

@@ -16,6 +16,7 @@ mod dto_audit;
 pub mod dto_backups;
 mod dto_node;
 mod dto_operators;
+pub mod dto_standing;
 pub mod dto_usage;
 mod events;
 mod explain;
@@ -49,6 +50,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use self::health::degraded;
 use self::problem::{Code, Problem};
 use super::node::Node;
 
@@ -117,6 +119,7 @@ fn endpoints() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(widget_tokens::revoke_all))
         .routes(routes!(widget_tokens::delete))
         .routes(routes!(limits::put_of_shop, limits::delete_of_shop))
+        .routes(routes!(limits::standing_of_shop))
         .routes(routes!(limits::put_of_key, limits::delete_of_key))
         .routes(routes!(issuers::list))
         .routes(routes!(issuers::refresh))

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::body::{Body, IdempotencyKey, PageQuery, Query, Segments};
+use super::conditions::{Conditions, Tag, tagged};
 use super::dto::{
     Operator, OperatorCreate, OperatorPatch, OperatorSession, Page, PasswordReset, SessionsRevoked,
 };
@@ -19,7 +20,7 @@ use crate::admin::operations::operators::{self, OperatorChange, OperatorFields};
 use crate::admin::operations::{self, second_factor, sessions};
 use crate::id::{OperatorId, SessionId, ShopId};
 use crate::secret::SecretText;
-use crate::store::Role;
+use crate::store::{OperatorRecord, Role};
 
 /// Lists operators.
 #[utoipa::path(get, path = "/operators", tag = "operators", operation_id = "listOperators",
@@ -76,9 +77,13 @@ pub(super) async fn create(
 #[utoipa::path(get, path = "/operators/{id}", tag = "operators", operation_id = "getOperator",
     params(
         ("id" = String, Path, description = "Operator id"),
+        ("If-None-Match" = Option<String>, Header,
+            description = "An `ETag`; 304 if the operator is as it was then"),
     ),
     responses(
-        (status = 200, description = "The operator", body = Operator),
+        (status = 200, description = "The operator", body = Operator,
+            headers(("ETag" = String, description = "The operator's version"))),
+        (status = 304, description = "It is as it was"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -86,19 +91,25 @@ pub(super) async fn get(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<OperatorId>,
-) -> Result<Json<Operator>, Problem> {
+    conditions: Conditions,
+) -> Result<Response, Problem> {
     let found = blocking(&node, move |node| operators::get(node, &caller, id)).await?;
-    Ok(Json(Operator::from(found)))
+    Ok(conditions.answer(&Tag::of(&found), Operator::from(found)))
 }
 
 /// Changes some fields of an operator. Its sessions end if what it may do changes.
 #[utoipa::path(patch, path = "/operators/{id}", tag = "operators", operation_id = "patchOperator",
     params(
         ("id" = String, Path, description = "Operator id"),
+        ("If-Match" = Option<String>, Header,
+            description = "Its `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     request_body = OperatorPatch,
     responses(
-        (status = 200, description = "The operator", body = Operator),
+        (status = 200, description = "The operator", body = Operator,
+            headers(("ETag" = String, description = "The operator's version"))),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -106,25 +117,31 @@ pub(super) async fn patch(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<OperatorId>,
+    conditions: Conditions,
     Body { value, .. }: Body<OperatorPatch>,
-) -> Result<Json<Operator>, Problem> {
+) -> Result<Response, Problem> {
     let change = OperatorChange {
         name: value.name,
         role: value.role.as_deref().map(role).transpose()?,
         shops: value.shops.as_deref().map(shops).transpose()?,
         disabled: value.disabled,
     };
-    let work = move |node: &Node| operators::change(node, &caller, id, &change);
-    Ok(Json(Operator::from(blocking(&node, work).await?)))
+    let condition = conditions.of_write();
+    let work = move |node: &Node| operators::change(node, &caller, id, &change, &condition);
+    Ok(shown(blocking(&node, work).await?))
 }
 
 /// Deletes an operator and ends its sessions. The last owner who can sign in stays.
 #[utoipa::path(delete, path = "/operators/{id}", tag = "operators", operation_id = "deleteOperator",
     params(
         ("id" = String, Path, description = "Operator id"),
+        ("If-Match" = Option<String>, Header,
+            description = "Its `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     responses(
         (status = 204, description = "It is gone"),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -132,8 +149,10 @@ pub(super) async fn delete(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<OperatorId>,
+    conditions: Conditions,
 ) -> Result<StatusCode, Problem> {
-    blocking(&node, move |node| operators::delete(node, &caller, id)).await?;
+    let condition = conditions.of_write();
+    blocking(&node, move |node| operators::delete(node, &caller, id, &condition)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -142,10 +161,15 @@ pub(super) async fn delete(
     operation_id = "resetOperatorPassword",
     params(
         ("id" = String, Path, description = "Operator id"),
+        ("If-Match" = Option<String>, Header,
+            description = "Its `ETag` as last seen; 412 if somebody has changed it since"),
     ),
     request_body = PasswordReset,
     responses(
-        (status = 200, description = "The operator", body = Operator),
+        (status = 200, description = "The operator", body = Operator,
+            headers(("ETag" = String, description = "The operator's version"))),
+        (status = 412, description = "Somebody has changed it since", body = ProblemBody,
+            content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -153,11 +177,14 @@ pub(super) async fn reset_password(
     caller: Caller,
     State(node): State<Arc<Node>>,
     Segments(id): Segments<OperatorId>,
+    conditions: Conditions,
     Body { value, .. }: Body<PasswordReset>,
-) -> Result<Json<Operator>, Problem> {
+) -> Result<Response, Problem> {
     let password = SecretText::new(value.password);
-    let work = move |node: &Node| operators::reset_password(node, &caller, id, &password);
-    Ok(Json(Operator::from(blocking(&node, work).await?)))
+    let condition = conditions.of_write();
+    let work =
+        move |node: &Node| operators::reset_password(node, &caller, id, &password, &condition);
+    Ok(shown(blocking(&node, work).await?))
 }
 
 /// Takes an operator's second factor away.
@@ -262,6 +289,11 @@ pub(super) async fn revoke_session(
 ) -> Result<StatusCode, Problem> {
     blocking(&node, move |node| sessions::revoke(node, &caller, id)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// An operator, with its tag.
+fn shown(record: OperatorRecord) -> Response {
+    tagged(&Tag::of(&record), Json(Operator::from(record)).into_response())
 }
 
 fn sessions_page(

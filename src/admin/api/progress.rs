@@ -14,6 +14,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use axum::response::Response;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -32,6 +33,10 @@ const QUEUE: usize = 8;
 
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// How long a piece may wait to be sent: whoever takes less than a kilobyte in a second would keep
+/// the turn to export or to make a backup, and what the store holds for it, for days.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A line.
 #[derive(Serialize)]
@@ -90,7 +95,7 @@ pub(super) fn follow<T: Serialize>(
 ) -> Response {
     let (to, from) = mpsc::channel(QUEUE);
     let mut listener = Listener { node: Arc::clone(node), to: Some(to.clone()), told: None };
-    drop(tokio::task::spawn_blocking(move || {
+    drop(node.bulk().spawn_blocking(move || {
         let last = match work(&mut listener) {
             Ok(result) => line(&Event::Done { result }),
             Err(problem) => line(&Event::<()>::Failed { problem: problem.into_body() }),
@@ -103,15 +108,21 @@ pub(super) fn follow<T: Serialize>(
 
 /// Answers with what `work` writes, as it writes it. A failure cuts the answer off.
 pub(super) fn stream(
+    node: &Node,
     content_type: &'static str,
     work: impl FnOnce(&mut dyn Write) -> Result<(), Problem> + Send + 'static,
 ) -> Response {
     let (to, from) = mpsc::channel(QUEUE);
-    drop(tokio::task::spawn_blocking(move || {
-        let mut pieces = io::BufWriter::with_capacity(PIECE_BYTES, Pieces(to.clone()));
+    drop(node.bulk().spawn_blocking(move || {
+        let pieces = Pieces { to: to.clone(), patience: PIECE_TIMEOUT };
+        let mut pieces = io::BufWriter::with_capacity(PIECE_BYTES, pieces);
         let done = work(&mut pieces).is_ok() && pieces.flush().is_ok();
+        // What is left in the buffer is not tried again.
+        let (Pieces { patience, .. }, _) = pieces.into_parts();
         if !done {
-            drop(to.blocking_send(Err(io::Error::other("it could not be finished"))));
+            let cut = Err(io::Error::other("it could not be finished"));
+            // The answer ends all the same when the last sender goes.
+            drop(Handle::current().block_on(tokio::time::timeout(patience, to.send(cut))));
         }
     }));
     answer(from, content_type)
@@ -129,17 +140,61 @@ fn line<T: Serialize>(event: &Event<T>) -> Bytes {
     line.into()
 }
 
-/// Sends what is written.
-struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+/// Sends what is written, on a thread that may block.
+struct Pieces {
+    to: mpsc::Sender<io::Result<Bytes>>,
+    /// With whoever takes nothing.
+    patience: Duration,
+}
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
-        Ok(bytes.len())
+        let sending = self.to.send(Ok(Bytes::copy_from_slice(bytes)));
+        let sent = Handle::current().block_on(tokio::time::timeout(self.patience, sending));
+        match sent {
+            Ok(Ok(())) => Ok(bytes.len()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => {
+                tracing::warn!("an answer is cut off: its reader takes it too slowly");
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_not_waited_for() {
+        let (to, mut from) = mpsc::channel(QUEUE);
+        let patience = Duration::from_millis(1);
+        let mut pieces = Pieces { to, patience };
+        let writing = tokio::task::spawn_blocking(move || {
+            let written = (0..=QUEUE).map(|_| pieces.write(b"piece").map_err(|e| e.kind()));
+            written.collect::<Vec<_>>()
+        });
+        let mut written = writing.await.unwrap();
+        assert_eq!(written.pop(), Some(Err(io::ErrorKind::TimedOut)));
+        assert!(written.iter().all(|piece| *piece == Ok(5)), "{written:?}");
+        // What was sent before is there still, and then it ends.
+        for _ in 0..QUEUE {
+            assert_eq!(from.recv().await.unwrap().unwrap(), "piece");
+        }
+        assert!(from.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_leaves_is_not_waited_for_either() {
+        let (to, from) = mpsc::channel(QUEUE);
+        drop(from);
+        let mut pieces = Pieces { to, patience: PIECE_TIMEOUT };
+        let written = tokio::task::spawn_blocking(move || pieces.write(b"piece")).await.unwrap();
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

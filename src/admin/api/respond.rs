@@ -7,6 +7,7 @@ use axum::http::header::{HeaderName, HeaderValue, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 use super::body::{cursor_after, location};
 use super::dto;
@@ -22,8 +23,24 @@ pub(super) async fn blocking<T: Send + 'static>(
     node: &Arc<Node>,
     work: impl FnOnce(&Node) -> Result<T, OperationError> + Send + 'static,
 ) -> Result<T, Problem> {
+    blocking_on(&Handle::current(), node, work).await
+}
+
+/// The same, for what takes long.
+pub(super) async fn at_leisure<T: Send + 'static>(
+    node: &Arc<Node>,
+    work: impl FnOnce(&Node) -> Result<T, OperationError> + Send + 'static,
+) -> Result<T, Problem> {
+    blocking_on(&node.bulk(), node, work).await
+}
+
+async fn blocking_on<T: Send + 'static>(
+    threads: &Handle,
+    node: &Arc<Node>,
+    work: impl FnOnce(&Node) -> Result<T, OperationError> + Send + 'static,
+) -> Result<T, Problem> {
     let node = Arc::clone(node);
-    let done = tokio::task::spawn_blocking(move || work(&node)).await;
+    let done = threads.spawn_blocking(move || work(&node)).await;
     let result = done.map_err(|_| {
         tracing::error!("an operation of the admin API ended early");
         Problem::new(Code::Internal, "The operation failed; the log says more.")

@@ -12,7 +12,7 @@ use super::body::{Body, IdempotencyKey, PageQuery, Query, Segments, cursor_after
 use super::conditions::{Conditions, Tag, tagged};
 use super::dto::{Page, Shop, ShopCreate, ShopPatch, ShopPut};
 use super::problem::{Problem, ProblemBody};
-use super::respond::{blocking, created, page};
+use super::respond::{at_leisure, blocking, created, page};
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::shops::{self, ShopChanges, ShopFields};
@@ -61,7 +61,7 @@ pub(super) async fn list(
         return Ok(page(blocking(&node, list).await?, |shop| shop.id, Shop::from));
     };
     let search = move |node: &Node| shops::search(node, &caller, &words, after.as_ref(), limit);
-    let found = blocking(&node, search).await?;
+    let found = at_leisure(&node, search).await?;
     Ok(Json(Page {
         items: found.shops.into_iter().map(Shop::from).collect(),
         next_cursor: found.next.as_ref().map(cursor_after),

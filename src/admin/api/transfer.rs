@@ -13,7 +13,7 @@ use super::body::Query;
 use super::dto_backups::Imported;
 use super::problem::{Code, FieldError, Problem, ProblemBody};
 use super::progress::{self, Listener, NDJSON};
-use super::respond::blocking;
+use super::respond::at_leisure;
 use crate::admin::caller::Caller;
 use crate::admin::node::Node;
 use crate::admin::operations::transfer::{
@@ -80,7 +80,7 @@ pub(super) async fn import(
         return Ok(progress::follow(&node, work));
     }
     let mut nobody = Listener::nobody(&node);
-    let imported = blocking(&node, move |_| Ok(work(&mut nobody))).await??;
+    let imported = at_leisure(&node, move |_| Ok(work(&mut nobody))).await??;
     Ok(Json(imported).into_response())
 }
 
@@ -156,9 +156,9 @@ pub(in crate::admin) fn exported(
 ) -> Result<Response, Problem> {
     // What can be refused is refused before the answer begins.
     transfer::may_export(caller, selection)?;
-    let (node, caller) = (Arc::clone(node), caller.clone());
-    Ok(progress::stream(NDJSON, move |to| {
-        let exported = transfer::export(&node, &caller, selection, to);
+    let (owned, caller) = (Arc::clone(node), caller.clone());
+    Ok(progress::stream(node, NDJSON, move |to| {
+        let exported = transfer::export(&owned, &caller, selection, to);
         exported.map(drop).map_err(Problem::from)
     }))
 }

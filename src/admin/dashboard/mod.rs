@@ -62,6 +62,7 @@ mod visit;
 
 mod about;
 mod api_page;
+mod codes;
 mod explore;
 mod figures;
 mod overview;
@@ -120,6 +121,7 @@ fn pages() -> Router<Site> {
         .route("/sign-out", post(sign_in::leave))
         .route("/explore", get(explore::show).post(explore::walk))
         .route("/refusals", get(refusals::show))
+        .route("/codes", get(codes::show))
         .route("/policies", get(policies::show))
         .route("/api", get(api_page::show))
         .route("/about", get(about::show))

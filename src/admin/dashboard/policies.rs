@@ -76,7 +76,7 @@ type Overrides = HashMap<String, (usize, usize)>;
 pub(super) async fn show(visit: SignedIn) -> Answer {
     visit.caller().require(Permission::NodeRead)?;
     let frame = visit.frame("Policies", "/policies");
-    let shown = visit.load(move |node, _| Ok(read(node, frame))).await?;
+    let shown = visit.at_leisure(move |node, _| Ok(read(node, frame))).await??;
     page(&shown)
 }
 

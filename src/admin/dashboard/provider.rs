@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::failure::Failure;
 use super::frame::{next_of, query_value};
-use super::sign_in::agent;
+use super::sign_in::{agent, replaced};
 use super::visit::Visitor;
 use super::{Answer, cookies};
 use crate::admin::oidc::{self, Refusal, Returned};
@@ -36,7 +36,8 @@ pub(super) async fn begin(visit: Visitor, RawQuery(query): RawQuery) -> Answer {
         let next = encoded(next);
         return Ok(visit.go(&format!("{public}{}?moved=1&next={next}", oidc::START), None));
     }
-    let begun = node.oidc.begin(node, next).await?;
+    let replaces = visit.session.as_ref().map(|session| session.id);
+    let begun = node.oidc.begin(node, next, replaces).await?;
     let location = HeaderValue::try_from(begun.location).map_err(|_| Refusal::Unreachable)?;
     let mut response = visit.go("/", None);
     response.headers_mut().insert(LOCATION, location);
@@ -58,6 +59,7 @@ pub(super) async fn finish(
     let signed_in = sign_in::vouched(node, finished.vouched, visit.client, agent).await;
     let signed_in = signed_in.map_err(failure)?;
     let to = next_of(&finished.next).unwrap_or("/");
+    replaced(&visit, finished.replaces).await;
     let mut response: Response = plain::onward(to, "You are signed in");
     visit.enter(&mut response, &signed_in.cookie);
     visit.remember_attempt(&mut response, None);

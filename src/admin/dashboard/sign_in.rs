@@ -2,6 +2,8 @@
 //!
 //! What was typed is never put into a page again, but for the name.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
@@ -16,6 +18,7 @@ use super::{Answer, page, page_with};
 use crate::admin::operations::sign_in::{self as operation, SetUpFailure, SignInFailure};
 use crate::admin::operations::{sessions, sign_in};
 use crate::admin::percent::encoded;
+use crate::id::SessionId;
 use crate::secret::SecretText;
 
 /// The sign-in.
@@ -72,6 +75,7 @@ pub(super) async fn enter(visit: Visitor, headers: HeaderMap, form: Form) -> Ans
     let mut again = Page::new(&visit, name, next);
     match done {
         Ok(signed_in) => {
+            replaced(&visit, visit.session.as_ref().map(|session| session.id)).await;
             let mut response = visit.go(next_of(next).unwrap_or("/"), None);
             visit.enter(&mut response, &signed_in.cookie);
             Ok(response)
@@ -108,6 +112,18 @@ fn refused(again: &Page, status: StatusCode, seconds: u64) -> Result<Response, F
 /// What the browser calls itself.
 pub(super) fn agent(headers: &HeaderMap) -> &str {
     headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default()
+}
+
+/// Ends the session that the browser had before it signed in anew: its cookie is overwritten, so
+/// nobody could sign out of it any more.
+pub(super) async fn replaced(visit: &Visitor, before: Option<SessionId>) {
+    let Some(before) = before else { return };
+    let (node, client) = (Arc::clone(visit.node()), visit.client);
+    let ending =
+        tokio::task::spawn_blocking(move || sessions::replaced(&node, before, client)).await;
+    if let Ok(Err(error)) = ending {
+        tracing::warn!(%error, "the session that a sign-in replaces goes on for its time");
+    }
 }
 
 /// Ends the session.

@@ -68,6 +68,7 @@ async fn hostile_texts_stay_texts() {
         skipped: 0,
         at: bench.node.now().unix,
         request_id: HOSTILE.into(),
+        trace_id: None,
         method: HOSTILE.into(),
         path: HOSTILE.into(),
         route: None,

@@ -275,7 +275,17 @@ impl SignedIn {
         done.map_err(|error| Failure::internal(&error))
     }
 
-    /// The same, where an error is nothing a form could mend.
+    /// The same for what takes long, where it holds nobody up.
+    pub(super) async fn at_leisure<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Node, &Caller) -> Result<T, OperationError> + Send + 'static,
+    ) -> Result<Result<T, OperationError>, Failure> {
+        let (node, caller) = (Arc::clone(self.node()), self.caller().clone());
+        let done = self.node().bulk().spawn_blocking(move || work(&node, &caller)).await;
+        done.map_err(|error| Failure::internal(&error))
+    }
+
+    /// As [`Self::blocking`], where an error is nothing a form could mend.
     pub(super) async fn load<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Node, &Caller) -> Result<T, OperationError> + Send + 'static,

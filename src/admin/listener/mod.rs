@@ -72,18 +72,34 @@ pub async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).await.map_err(|why| ListenError::Tcp { address, why })
 }
 
-/// The unix socket, removed when dropped.
+/// Takes over a TCP listener that others have bound. Must be called within a runtime, as must
+/// [`inherit_unix`].
+pub fn inherit_tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// The unix socket.
 #[derive(Debug)]
 pub struct AdminSocket {
     listener: UnixListener,
-    path: PathBuf,
+    /// What is removed when it is dropped; `None`: it is there for the next process too.
+    path: Option<PathBuf>,
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        // Nobody is left to tell; a stale socket is replaced at the next start.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            // Nobody is left to tell; a stale socket is replaced at the next start.
+            let _ = std::fs::remove_file(path);
+        }
     }
+}
+
+/// Takes over a unix socket that others have bound, who see to its mode and its end.
+pub fn inherit_unix(listener: std::os::unix::net::UnixListener) -> io::Result<AdminSocket> {
+    listener.set_nonblocking(true)?;
+    Ok(AdminSocket { listener: UnixListener::from_std(listener)?, path: None })
 }
 
 /// Binds the unix socket, mode 0660. A socket that nobody answers on is replaced.
@@ -106,7 +122,7 @@ pub fn bind_unix(path: &Path) -> Result<AdminSocket, ListenError> {
     let listener = UnixListener::bind(&made).map_err(failed)?;
     std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
     std::fs::rename(&made, path).map_err(failed)?;
-    Ok(AdminSocket { listener, path: path.to_path_buf() })
+    Ok(AdminSocket { listener, path: Some(path.to_path_buf()) })
 }
 
 /// Nothing is at `path`, or a socket that nobody answers on.
@@ -151,6 +167,19 @@ mod tests {
         assert!(matches!(bind_unix(&long), Err(ListenError::PathTooLong { .. })));
         let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "no private directory is left behind: {left:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_inherited_stays() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("admin.sock");
+        let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        drop(inherit_unix(theirs.try_clone().unwrap()).unwrap());
+        let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = theirs.local_addr().unwrap();
+        drop(inherit_tcp(theirs.try_clone().unwrap()).unwrap());
+        let _waits = std::net::TcpStream::connect(address).unwrap();
     }
 
     #[tokio::test]

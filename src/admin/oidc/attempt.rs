@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 
 use crate::clock::Timestamp;
+use crate::id::SessionId;
 use crate::secret::{Digest, Entropy, EntropyError, Pepper, SecretText, random_bytes};
 
 /// From the start to the provider's answer: time to find a second factor.
@@ -23,6 +24,7 @@ const NEXT_BYTES_MAX: usize = 512;
 
 const ID_BYTES: usize = 32;
 const TIME_BYTES: usize = 8;
+const SESSION_BYTES: usize = 8;
 const MAC_BYTES: usize = 32;
 
 /// The random name of an attempt.
@@ -34,6 +36,8 @@ pub(super) struct Attempt {
     pub(super) id: AttemptId,
     /// Where to go afterwards: a path of ours, or nothing.
     pub(super) next: String,
+    /// The session that the browser had when it began.
+    pub(super) replaces: Option<SessionId>,
     begun: Timestamp,
     pepper: Pepper,
 }
@@ -50,15 +54,17 @@ impl Attempt {
         pepper: &Pepper,
         entropy: &dyn Entropy,
         next: &str,
+        replaces: Option<SessionId>,
         now: Timestamp,
     ) -> Result<Self, EntropyError> {
         let next = if next.len() <= NEXT_BYTES_MAX { next.to_owned() } else { String::new() };
-        Ok(Self { id: random_bytes(entropy)?, next, begun: now, pepper: pepper.clone() })
+        let id = random_bytes(entropy)?;
+        Ok(Self { id, next, replaces, begun: now, pepper: pepper.clone() })
     }
 
     /// The one that a cookie is about; `None` if the cookie is not ours, or its time is over.
     pub(super) fn of_cookie(pepper: &Pepper, cookie: &str, now: Timestamp) -> Option<Self> {
-        let bytes_max = ID_BYTES + TIME_BYTES + NEXT_BYTES_MAX + MAC_BYTES;
+        let bytes_max = ID_BYTES + TIME_BYTES + SESSION_BYTES + NEXT_BYTES_MAX + MAC_BYTES;
         if cookie.len() > bytes_max.div_ceil(3) * 4 {
             return None;
         }
@@ -68,18 +74,21 @@ impl Attempt {
             return None;
         }
         let (id, rest) = told.split_first_chunk::<ID_BYTES>()?;
-        let (begun, next) = rest.split_first_chunk::<TIME_BYTES>()?;
+        let (begun, rest) = rest.split_first_chunk::<TIME_BYTES>()?;
+        let (session, next) = rest.split_first_chunk::<SESSION_BYTES>()?;
+        let replaces = Some(u64::from_be_bytes(*session)).filter(|id| *id != 0).map(SessionId);
         let begun = Timestamp::from_unix_ms(u64::from_be_bytes(*begun));
         let next = String::from_utf8(next.to_vec()).ok()?;
         // A clock that was set back makes none last longer.
         let alive = begun <= now + LIFETIME && now < begun + LIFETIME;
-        alive.then(|| Self { id: *id, next, begun, pepper: pepper.clone() })
+        alive.then(|| Self { id: *id, next, replaces, begun, pepper: pepper.clone() })
     }
 
     /// The value of its cookie.
     pub(super) fn cookie(&self) -> SecretText {
         let mut told = self.id.to_vec();
         told.extend_from_slice(&self.begun.unix_ms().to_be_bytes());
+        told.extend_from_slice(&self.replaces.map_or(0, |session| session.0).to_be_bytes());
         told.extend_from_slice(self.next.as_bytes());
         let mac = seal(&self.pepper, &told);
         told.extend_from_slice(mac.as_bytes());
@@ -146,7 +155,7 @@ mod tests {
     }
 
     fn begin(next: &str) -> Attempt {
-        Attempt::begin(&pepper(1), &SystemEntropy::new(), next, NOW).unwrap()
+        Attempt::begin(&pepper(1), &SystemEntropy::new(), next, Some(SessionId(7)), NOW).unwrap()
     }
 
     #[test]
@@ -154,7 +163,7 @@ mod tests {
         let attempt = begin("/shops/demo?x=1");
         let cookie = attempt.cookie();
         let again = Attempt::of_cookie(&pepper(1), cookie.expose(), NOW).unwrap();
-        assert_eq!(again.next, "/shops/demo?x=1");
+        assert_eq!((&*again.next, again.replaces), ("/shops/demo?x=1", Some(SessionId(7))));
         assert!(again.is_state(&attempt.state()) && again.is_nonce(&attempt.nonce()));
         assert_eq!(again.verifier().expose(), attempt.verifier().expose());
         assert_eq!(again.verifier().expose().len(), 43, "RFC 7636 asks for 43 at least");
@@ -194,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_changed_cookie_is_ours(at in 0usize..97, to in "[A-Za-z0-9_-]") {
+        fn no_changed_cookie_is_ours(at in 0usize..108, to in "[A-Za-z0-9_-]") {
             let cookie = begin("/").cookie();
             let mut changed = cookie.expose().to_owned();
             prop_assume!(at < changed.len());

@@ -35,12 +35,14 @@ use self::http::Fault;
 use self::provider::{Known, Provider};
 use self::token::IdTokenFailure;
 use super::node::Node;
+use super::operations::operators;
 use super::operations::sign_in::Vouched;
 use crate::clock::Monotonic;
 use crate::config::{Config, OidcConfig};
 use crate::decision::Facts as _;
 use crate::decision::rate_limit::{Algorithm, Charge, Limits as _, POLICIES_MAX};
 use crate::decision::request::client_network;
+use crate::id::SessionId;
 use crate::secret::{EntropyError, SecretText};
 use crate::store::OidcSubject;
 
@@ -158,6 +160,8 @@ pub(in crate::admin) struct Finished {
     pub(in crate::admin) vouched: Vouched,
     /// A path of ours, or nothing.
     pub(in crate::admin) next: String,
+    /// The session that the browser had before.
+    pub(in crate::admin) replaces: Option<SessionId>,
 }
 
 /// Sign-ins by the configured provider.
@@ -180,14 +184,20 @@ impl Default for Oidc {
 }
 
 impl Oidc {
-    /// Begins a sign-in that ends at `next`, a path of ours.
-    pub(in crate::admin) async fn begin(&self, node: &Node, next: &str) -> Result<Begun, Refusal> {
+    /// Begins a sign-in that ends at `next`, a path of ours, in a browser that has the session
+    /// `replaces`.
+    pub(in crate::admin) async fn begin(
+        &self,
+        node: &Node,
+        next: &str,
+        replaces: Option<SessionId>,
+    ) -> Result<Begun, Refusal> {
         let config = node.config.load_full();
         let (oidc, redirect_uri) = settings(&config)?;
         let _place = self.under_way.try_acquire().map_err(|_| Refusal::Busy)?;
         let known = self.known(node, oidc).await?;
         let now = node.now().unix;
-        let attempt = Attempt::begin(node.pepper(), node.entropy.as_ref(), next, now)?;
+        let attempt = Attempt::begin(node.pepper(), node.entropy.as_ref(), next, replaces, now)?;
         let fields = [
             ("response_type", "code"),
             ("client_id", &oidc.client_id),
@@ -207,7 +217,7 @@ impl Oidc {
     /// Finishes the sign-in that `cookie` is about, by what the browser brings back.
     pub(in crate::admin) async fn finish(
         &self,
-        node: &Node,
+        node: &Arc<Node>,
         returned: &Returned,
         cookie: Option<&str>,
         client: IpAddr,
@@ -232,7 +242,7 @@ impl Oidc {
 
     async fn finish_unthrottled(
         &self,
-        node: &Node,
+        node: &Arc<Node>,
         returned: &Returned,
         cookie: Option<&str>,
     ) -> Result<Finished, Refusal> {
@@ -269,7 +279,14 @@ impl Oidc {
             }
         };
         token::complete(&known, &tokens, &mut person).await?;
-        Ok(Finished { vouched: vouched(oidc, &person)?, next: attempt.next })
+        let vouched = match vouched(oidc, &person) {
+            Err(Refusal::NoRole) => {
+                end_sessions(node, oidc, &person).await;
+                return Err(Refusal::NoRole);
+            }
+            judged => judged?,
+        };
+        Ok(Finished { vouched, next: attempt.next, replaces: attempt.replaces })
     }
 
     async fn known(&self, node: &Node, oidc: &OidcConfig) -> Result<Arc<Known>, Refusal> {
@@ -294,6 +311,37 @@ impl Oidc {
     }
 }
 
+/// Why a provider is of no use now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProviderFault {
+    /// It does not answer.
+    #[error("the provider cannot be reached: {0}")]
+    Unreachable(String),
+    /// What it answers cannot be used.
+    #[error("the provider cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// Asks the provider once for its description, which has to be about the configured issuer, and
+/// for its keys: how many there are. Keeps nothing.
+pub(crate) async fn probe(
+    config: &OidcConfig,
+    clock: &dyn crate::clock::Clock,
+) -> Result<usize, ProviderFault> {
+    provider::learn(config, clock).await.map(|known| known.keys.len()).map_err(|fault| {
+        let text = fault.to_string();
+        match fault {
+            Fault::Network { .. } | Fault::Timeout { .. } => ProviderFault::Unreachable(text),
+            Fault::Url { .. }
+            | Fault::Downgrade { .. }
+            | Fault::Roots(_)
+            | Fault::TooLong { .. }
+            | Fault::Status { .. }
+            | Fault::Content { .. } => ProviderFault::Unusable(text),
+        }
+    })
+}
+
 /// The provider, and where it sends browsers back.
 fn settings(config: &Config) -> Result<(&OidcConfig, String), Refusal> {
     let oidc = config.admin.oidc.as_ref().ok_or(Refusal::NotConfigured)?;
@@ -314,13 +362,28 @@ fn check_sender(iss: Option<&str>, known: &Known) -> Result<(), Refusal> {
     }
 }
 
+/// Whoever the provider's groups give no role any more is not to stay by what they gave before.
+async fn end_sessions(node: &Arc<Node>, oidc: &OidcConfig, person: &token::Person) {
+    let subject = subject(oidc, person);
+    let this = Arc::clone(node);
+    let ending =
+        tokio::task::spawn_blocking(move || operators::no_longer_vouched(&this, &subject)).await;
+    if let Ok(Err(error)) = ending {
+        tracing::error!(%error, "the sessions of an operator without a role were not ended");
+    }
+}
+
+fn subject(oidc: &OidcConfig, person: &token::Person) -> OidcSubject {
+    OidcSubject { issuer: oidc.issuer.clone(), subject: person.subject.clone() }
+}
+
 fn vouched(oidc: &OidcConfig, person: &token::Person) -> Result<Vouched, Refusal> {
     let groups = roles::groups(roles::at(&person.claims, &oidc.groups_claim));
     let granted = roles::granted(&oidc.roles, &groups).ok_or(Refusal::NoRole)?;
     let name = roles::at(&person.claims, &oidc.name_claim).and_then(|name| name.as_str());
     let name = name.map(str::trim).filter(|name| !name.is_empty()).ok_or(Refusal::NoName)?;
     Ok(Vouched {
-        subject: OidcSubject { issuer: oidc.issuer.clone(), subject: person.subject.clone() },
+        subject: subject(oidc, person),
         name: name.to_owned(),
         role: granted.role,
         shops: granted.shops,

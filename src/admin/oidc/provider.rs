@@ -197,7 +197,7 @@ impl Provider {
     }
 }
 
-async fn learn(config: &OidcConfig, clock: &dyn Clock) -> Result<Known, Fault> {
+pub(super) async fn learn(config: &OidcConfig, clock: &dyn Clock) -> Result<Known, Fault> {
     let ca_file = config.ca_file.clone();
     let client = tokio::task::spawn_blocking(move || Client::new(ca_file.as_deref())).await;
     let client = client.map_err(|error| Fault::Roots(error.to_string()))??;

@@ -174,11 +174,15 @@ impl Export {
     }
 }
 
-/// Removes what is older than the configuration keeps; how many. Costs a read when there is
+/// Removes what is older than the configuration keeps, unless the clock is doubtful
+/// ([`pruning`](super::pruning)), and what is too much; how many. Costs a read when there is
 /// nothing.
 pub fn prune(node: &Node) -> Result<usize, OperationError> {
+    let by_age = node.pruning.may_go_by_age(node.now());
     let now = now(node);
-    let before = now - node.config.load().audit.retention;
+    // Nothing is older than that.
+    let never = Timestamp::default();
+    let before = if by_age { now - node.config.load().audit.retention } else { never };
     let mut pruned = 0;
     for _ in 0..PRUNE_ROUNDS_MAX {
         if !node.store.read(|tx| tx.audit_is_due(before))? {

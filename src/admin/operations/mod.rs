@@ -19,12 +19,14 @@ mod operator_rules;
 pub mod operators;
 pub mod overview;
 mod precondition;
+mod pruning;
 pub mod second_factor;
 pub mod sessions;
 pub mod set_up;
 pub mod shops;
 pub mod sign_in;
 pub mod signing_keys;
+pub mod standing;
 #[cfg(test)]
 mod tests;
 pub mod transfer;
@@ -32,17 +34,18 @@ pub mod usage;
 mod validate;
 pub mod widget_tokens;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::caller::{Permission, Why, refusal};
 use super::node::Node;
 use crate::clock::Timestamp;
-use crate::events::TooManyListeners;
 use crate::secret::{EntropyError, SecretText};
 use crate::store::{IdempotencyRecord, StoreError, WriteTx};
 
 pub use self::precondition::{Precondition, Version, Versions};
+pub use self::pruning::Pruning;
 pub use self::validate::FieldProblem;
 
 /// What there was none of.
@@ -124,7 +127,7 @@ pub enum OperationError {
     Store(#[from] StoreError),
     /// Nobody more can listen to refusals now.
     #[error(transparent)]
-    TooManyListeners(#[from] TooManyListeners),
+    TooManyListeners(#[from] events::NoPlace),
     /// A file or folder of the machine is not to be used.
     #[error("{0}")]
     Files(String),
@@ -231,19 +234,22 @@ impl<T> Page<T> {
 
 /// The turn at work that takes so much that it is done once at a time, however many ask.
 #[derive(Debug)]
-struct OneAtATime<'f>(&'f AtomicBool);
+struct OneAtATime(Taken);
 
-impl<'f> OneAtATime<'f> {
+/// Whether somebody has the turn.
+pub(in crate::admin) type Taken = Arc<AtomicBool>;
+
+impl OneAtATime {
     /// Takes the turn; a conflict with `message` if somebody has it.
-    fn take(taken: &'f AtomicBool, message: &str) -> Result<Self, OperationError> {
+    fn take(taken: &Taken, message: &str) -> Result<Self, OperationError> {
         if taken.swap(true, Ordering::AcqRel) {
             return Err(OperationError::Conflict(message.to_owned()));
         }
-        Ok(Self(taken))
+        Ok(Self(Arc::clone(taken)))
     }
 }
 
-impl Drop for OneAtATime<'_> {
+impl Drop for OneAtATime {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }

@@ -13,7 +13,10 @@ use super::operator_rules::{
     require_owner_left, require_room, require_shops,
 };
 use super::validate::Faults;
-use super::{Created, Idempotency, OperationError, Page, Resource, gone, now, sessions};
+use super::{
+    Created, Idempotency, OperationError, Page, Precondition, Resource, Version, gone, now,
+    sessions,
+};
 use crate::admin::audit::{Action, Subject, SubjectKind, record};
 use crate::admin::caller::{Caller, Permission, Via};
 use crate::admin::identity::passwords::{HashError, Standing};
@@ -23,8 +26,8 @@ use crate::admin::node::Node;
 use crate::admin::patch::Patch;
 use crate::clock::Timestamp;
 use crate::id::{OperatorId, SessionId, ShopId};
-use crate::secret::{EntropyError, SecretText, random_bytes};
-use crate::store::{OperatorRecord, PasswordHash, ReadTx, Role, WriteTx};
+use crate::secret::{Entropy, EntropyError, SecretText, random_bytes};
+use crate::store::{OidcSubject, OperatorRecord, PasswordHash, ReadTx, Role, WriteTx};
 
 /// Most operators there can be; each is held in memory.
 pub const OPERATORS_MAX: usize = 1000;
@@ -112,6 +115,7 @@ pub fn change(
     caller: &Caller,
     id: OperatorId,
     change: &OperatorChange,
+    condition: &Precondition,
 ) -> Result<OperatorRecord, OperationError> {
     caller.require(Permission::OperatorsWrite)?;
     node.mutate(|tx, patch, _| {
@@ -129,6 +133,7 @@ pub fn change(
             ..old.clone()
         };
         if new == old {
+            condition.check(Some(Version::from(&old)))?;
             return Ok(old);
         }
         let mut faults = Faults::default();
@@ -139,6 +144,7 @@ pub fn change(
         require_shops(tx, &new.shops)?;
         require_free(tx, &new.name, Some(id))?;
         require_owner_left(tx, &old, Some(&new))?;
+        condition.check(Some(Version::from(&old)))?;
         new.updated_at = now(node);
         new.revision = old.revision.saturating_add(1);
         put(tx, patch, &new)?;
@@ -153,12 +159,18 @@ pub fn change(
 }
 
 /// Deletes an operator and ends its sessions.
-pub fn delete(node: &Node, caller: &Caller, id: OperatorId) -> Result<(), OperationError> {
+pub fn delete(
+    node: &Node,
+    caller: &Caller,
+    id: OperatorId,
+    condition: &Precondition,
+) -> Result<(), OperationError> {
     caller.require(Permission::OperatorsWrite)?;
     node.mutate(|tx, patch, _| {
         let old = find(tx, id)?;
         require_all_of(caller, old.role)?;
         require_owner_left(tx, &old, None)?;
+        condition.check(Some(Version::from(&old)))?;
         sessions::end_all(tx, patch, id, None)?;
         tx.delete_operator(id)?;
         patch.identity(Change::RemoveOperator(id));
@@ -173,11 +185,14 @@ pub fn reset_password(
     caller: &Caller,
     id: OperatorId,
     password: &SecretText,
+    condition: &Precondition,
 ) -> Result<OperatorRecord, OperationError> {
     caller.require(Permission::OperatorsWrite)?;
     let old = node.store.read(|tx| tx.operator(id))?;
     let old = old.ok_or(OperationError::NotFound(Resource::Operator))?;
     require_all_of(caller, old.role)?;
+    // What is written below is written only if it is like this still.
+    condition.check(Some(Version::from(&old)))?;
     let hash = hash(node, &old.name, password)?;
     set_password(node, caller, &old, hash, None, Action::PasswordReset)
 }
@@ -210,13 +225,13 @@ pub fn own(node: &Node, caller: &Caller) -> Result<OperatorRecord, OperationErro
 }
 
 /// A password that nobody has thought of.
-pub fn generate_password(node: &Node) -> Result<SecretText, EntropyError> {
-    let bytes: [u8; GENERATED_BYTES] = random_bytes(node.entropy.as_ref())?;
+pub fn generate_password(entropy: &dyn Entropy) -> Result<SecretText, EntropyError> {
+    let bytes: [u8; GENERATED_BYTES] = random_bytes(entropy)?;
     Ok(grouped(&bytes))
 }
 
 /// Random bytes as people copy them: groups of four characters.
-pub(crate) fn grouped(bytes: &[u8]) -> SecretText {
+pub(super) fn grouped(bytes: &[u8]) -> SecretText {
     let text = base32_of(bytes, LEGIBLE);
     let groups: Vec<&str> =
         text.as_bytes().chunks(4).filter_map(|c| std::str::from_utf8(c).ok()).collect();
@@ -254,6 +269,8 @@ pub(super) fn from_provider(
         if let Some(old) = known {
             let mut new = OperatorRecord { role: vouched.role, shops, ..old.clone() };
             if new != old {
+                // A slip in admin.oidc.roles must not leave a node that nobody owns.
+                require_owner_left(tx, &old, Some(&new))?;
                 new.updated_at = now;
                 new.revision = old.revision.saturating_add(1);
                 put(tx, patch, &new)?;
@@ -273,6 +290,29 @@ pub(super) fn from_provider(
         let (subject, after) = (subject(made.id), Some(view(&made)));
         record(tx, &caller, now, Action::OperatorCreated, subject, None, after)?;
         Ok(made.id)
+    })
+}
+
+/// An identity provider knows somebody who may do nothing here any more: if that is an operator,
+/// its sessions end. It stays what it was, for its groups may be a slip; but nobody is let in by
+/// what the provider said earlier.
+pub(in crate::admin) fn no_longer_vouched(
+    node: &Node,
+    subject: &OidcSubject,
+) -> Result<(), OperationError> {
+    node.mutate(|tx, patch, _| {
+        let all = tx.operators(None, usize::MAX)?;
+        let Some(known) = all.into_iter().find(|one| one.oidc.as_ref() == Some(subject)) else {
+            return Ok(());
+        };
+        let ended = sessions::end_all(tx, patch, known.id, None)?;
+        if ended == 0 {
+            return Ok(());
+        }
+        let caller = Caller { name: subject.issuer.clone(), ..Caller::system() };
+        let after = Some(json!({ "sessions_ended": ended, "why": "no group has a role" }));
+        let subject = self::subject(known.id);
+        record(tx, &caller, now(node), Action::SessionRevoked, subject, None, after)
     })
 }
 

@@ -6,9 +6,9 @@
 
 use super::OperationError;
 use crate::clock::Timestamp;
-use crate::store::{KeyRecord, ShopRecord};
+use crate::store::{KeyRecord, OperatorRecord, ShopRecord};
 
-/// A state of a shop or a key. One that is made anew under an old id is another.
+/// A state of a shop, a key or an operator. One that is made anew under an old id is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     /// When it was made.
@@ -26,6 +26,12 @@ impl From<&ShopRecord> for Version {
 impl From<&KeyRecord> for Version {
     fn from(key: &KeyRecord) -> Self {
         Self { created_at: key.created_at, revision: key.revision }
+    }
+}
+
+impl From<&OperatorRecord> for Version {
+    fn from(operator: &OperatorRecord) -> Self {
+        Self { created_at: operator.created_at, revision: operator.revision }
     }
 }
 

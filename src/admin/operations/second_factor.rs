@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::operator_rules::require_all_of;
 use super::operators::{find, grouped, own, put, subject, view};
-use super::sign_in::is_over;
+use super::sign_in::{SignInFailure, confirm_own, is_over};
 use super::{OperationError, now};
 use crate::admin::audit::{Action, record};
 use crate::admin::caller::{Caller, Permission};
@@ -42,11 +42,17 @@ pub struct Enrolling {
     pub until: Timestamp,
 }
 
-/// Begins to enrol a second factor for the caller. Nothing changes until [`confirm`]; beginning
-/// anew forgets what was begun.
-pub fn begin(node: &Node, caller: &Caller) -> Result<Enrolling, OperationError> {
+/// Begins to enrol a second factor for the caller, who proves to know its password: whoever found
+/// an open browser must not lock its owner out. Nothing changes until [`confirm`]; beginning anew
+/// forgets what was begun.
+pub fn begin(
+    node: &Node,
+    caller: &Caller,
+    password: &SecretText,
+) -> Result<Enrolling, OperationError> {
     let operator = own(node, caller)?;
     require_none(&operator)?;
+    require_password(node, caller, &operator, password)?;
     let secret = SecretBytes::new(random_bytes(node.entropy.as_ref())?);
     let until = now(node) + ENROLMENT_LIFETIME;
     let uri = totp::uri(&secret, ISSUER, &operator.name);
@@ -214,6 +220,29 @@ fn proved<T>(
     })?;
     node.identity.throttle().succeeded(&attempt, mono);
     Ok(done)
+}
+
+fn require_password(
+    node: &Node,
+    caller: &Caller,
+    operator: &OperatorRecord,
+    password: &SecretText,
+) -> Result<(), OperationError> {
+    let from = caller.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    match confirm_own(node, operator, password, from) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(SignInFailure::Wrong) => {
+            Err(OperationError::invalid("own_password", "is not your present password"))
+        }
+        Err(SignInFailure::Throttled { retry_after_s }) => {
+            Err(OperationError::TooMany { wait: Duration::from_secs(retry_after_s) })
+        }
+        Err(SignInFailure::Busy) => Err(OperationError::Busy),
+        Err(SignInFailure::Operation(error)) => Err(error),
+        Err(error @ (SignInFailure::TotpNeeded | SignInFailure::Disabled)) => {
+            Err(OperationError::Conflict(error.to_string()))
+        }
+    }
 }
 
 fn require_none(operator: &OperatorRecord) -> Result<(), OperationError> {

@@ -92,6 +92,20 @@ pub fn sign_out(node: &Node, caller: &Caller, id: SessionId) -> Result<(), Opera
     end(node, caller, id, Some(operator), Action::OperatorSignedOut)
 }
 
+/// Ends the session `id`, in whose browser somebody has signed in anew; one that has ended is no
+/// failure.
+pub fn replaced(node: &Node, id: SessionId, address: IpAddr) -> Result<(), OperationError> {
+    let index = node.identity.index.load_full();
+    let live = index.sessions.values().find(|live| live.record.id == id);
+    let Some(operator) = live.and_then(|live| index.operators.get(&live.record.operator)) else {
+        return Ok(());
+    };
+    match sign_out(node, &caller(operator, address), id) {
+        Err(OperationError::NotFound(Resource::Session)) => Ok(()),
+        ended => ended,
+    }
+}
+
 /// The sessions of an operator that have not ended, the latest used first.
 pub fn list(
     node: &Node,

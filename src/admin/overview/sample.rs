@@ -230,7 +230,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock as _, ManualClock, Timestamp};
     use crate::decision::principal::Mechanism;
-    use crate::metrics::{Ended, Protocol};
+    use crate::metrics::{Ended, Example, Protocol};
 
     fn present(cells_live: usize) -> Present {
         Present {
@@ -266,14 +266,9 @@ mod tests {
             for _ in 0..count {
                 let took = Duration::from_millis(ms);
                 let (protocol, status) = (Protocol::Http11, Some(200));
-                self.metrics.request_ended(&Ended {
-                    protocol,
-                    status,
-                    code: None,
-                    took,
-                    bytes: 0,
-                    cut: None,
-                });
+                let ended = Ended { protocol, status, code: None, took, bytes: 0, cut: None };
+                let at = self.clock.now().unix;
+                self.metrics.request_ended(&ended, Example { request_id: "a", at });
             }
         }
 

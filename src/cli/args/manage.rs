@@ -77,6 +77,11 @@ pub(in crate::cli) enum ShopCommand {
         #[command(flatten)]
         limits: LimitArgs,
     },
+    /// Show how much of each limit a shop has left, and when it is whole again
+    Standing {
+        /// Its id
+        shop: ShopId,
+    },
 }
 
 /// Limits of a shop's or a key's own.

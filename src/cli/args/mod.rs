@@ -65,6 +65,20 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
+/// `man`.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct ManArgs {
+    /// The page: a command, `latchkey.toml`, `metrics`, `proxies`, `refusals`, `security`, `upgrade`
+    #[arg(value_name = "PAGE", default_value = "latchkey")]
+    pub(super) page: String,
+    /// Print it as text, not for `man`
+    #[arg(long)]
+    pub(super) text: bool,
+    /// Write every page into this directory
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["page", "text"])]
+    pub(super) dir: Option<PathBuf>,
+}
+
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Global {
@@ -112,6 +126,11 @@ fn set_flag((flag, key, value): (&str, &str, Option<&String>)) -> Option<Overrid
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the gateway
+    ///
+    /// SIGHUP has it read its configuration again, SIGTERM finish what is under way and stop; both
+    /// are told to a service manager (`NOTIFY_SOCKET`), and listening sockets that one hands over
+    /// (`LISTEN_FDS`) are served. It ends with 0 when it was told to stop; with 2 or 3 starting it
+    /// again is of no use before the command line or the configuration is changed.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
     /// Show every way in, allowed and refused, on a throw-away server
@@ -189,12 +208,9 @@ pub(super) enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write one per command
-    Man {
-        /// Write latchkey.1 and one page per command into this directory
-        #[arg(long, value_name = "DIR")]
-        dir: Option<PathBuf>,
-    },
+    /// Print a manual page, or write them all
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(ManArgs),
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -227,6 +243,17 @@ Examples:
 
 Exits with 0 if there is no error, with 7 if there is one; with --strict, warnings count as
 errors.";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  latchkey man refusals --text              why was I refused?
+  latchkey man latchkey.toml | man -l -
+  latchkey man --dir /usr/local/share/man";
+
+const REFERENCE_EXAMPLES: &str = "\
+Examples:
+  latchkey config reference server.tls
+  latchkey config reference --output json";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -309,12 +336,19 @@ pub(super) struct ExplainArgs {
 }
 
 /// `config`.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Say what is wrong with the configuration, all of it at once; exits with 0 or 3
     Check,
     /// Print the configuration in force, and where each value was said
     Print,
+    /// Print what there is to configure: every key, its type, bounds and default
+    #[command(after_help = REFERENCE_EXAMPLES)]
+    Reference {
+        /// Only the keys that begin so, such as `server.tls`
+        #[arg(value_name = "KEY", default_value = "", hide_default_value = true)]
+        key: String,
+    },
 }
 
 /// `doctor`.
@@ -384,11 +418,15 @@ mod tests {
             "latchkey token issue acme --scope search --scope compare --lifetime 2h",
             "latchkey operator token create --name ci --role viewer",
             "latchkey shop limits acme --set widget-search=10/1m",
+            "latchkey shop standing acme",
             "latchkey explain --path / -H X-Widget-Token:abc",
             "latchkey explain -",
             "latchkey healthcheck --timeout 1",
             "latchkey doctor --strict --output json",
             "latchkey completions fish",
+            "latchkey config reference server.tls",
+            "latchkey man --dir /tmp/x",
+            "latchkey man refusals --text",
         ] {
             parse(good).unwrap_or_else(|e| panic!("{good}: {e:?}"));
         }
@@ -406,6 +444,7 @@ mod tests {
             "latchkey explain - --client 1.2.3.4",
             "latchkey explain --path / -H nonsense",
             "latchkey healthcheck --timeout 0",
+            "latchkey man refusals --dir /tmp/x",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -15,6 +15,7 @@ use crate::admin::operations::{keys, operators, shops, widget_tokens};
 use crate::admin::{Caller, Node, OperationError};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::gateway::Gateway;
+use crate::cli::service::Sockets;
 use crate::cli::start;
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::config::{Config, ConfigFile, Override, Sources};
@@ -62,7 +63,7 @@ impl World {
         let made = config.clone();
         let shops = tokio::task::spawn_blocking(move || yesterday(made, now)).await;
         let credentials = shops.map_err(|e| failed(&e))??;
-        let gateway = Gateway::start(config).await?;
+        let gateway = Gateway::start(config, Sockets::default()).await?;
         let cast = cast(credentials, &provider, gateway.node(), now)?;
         let node = Arc::clone(gateway.node());
         let password = tokio::task::spawn_blocking(move || make_operator(&node)).await;
@@ -233,7 +234,7 @@ fn make_shop(node: &Node, id: &str, url: &str) -> Result<ShopId, Failure> {
 
 /// Makes the operator that signs in to the dashboard: its password.
 fn make_operator(node: &Node) -> Result<SecretText, Failure> {
-    let password = operators::generate_password(node);
+    let password = operators::generate_password(node.entropy.as_ref());
     let password = password.map_err(|e| operation_failure(&e.into()))?;
     let name = OPERATOR.to_owned();
     let fields = operators::OperatorFields { name, role: Role::Owner, shops: Vec::new() };

@@ -47,6 +47,12 @@ pub(super) enum Check {
     Upstream,
     /// An identity provider.
     Issuer,
+    /// The identity provider that operators sign in by.
+    Operators,
+    /// Backups by schedule.
+    Backup,
+    /// The collector of traces.
+    Collector,
     /// Free space.
     Disk,
     /// How many files may be open.
@@ -68,6 +74,9 @@ impl Check {
             Self::Listener => "listener",
             Self::Upstream => "upstream",
             Self::Issuer => "issuer",
+            Self::Operators => "operators",
+            Self::Backup => "backup",
+            Self::Collector => "collector",
             Self::Disk => "disk",
             Self::OpenFiles => "open_files",
             Self::Clock => "clock",

@@ -4,8 +4,10 @@
 //! Changes nothing: no file is made or written, no key set kept, no request sent to an upstream.
 //! It asks a server that runs what only that can know, and looks for itself at everything else.
 
+mod backups;
 mod certificates;
 mod clock;
+mod collector;
 mod configuration;
 mod files;
 mod finding;
@@ -53,6 +55,9 @@ async fn examine(config: &Config, report: &mut Report) {
     listeners::check(config, server, report).await;
     upstreams::check(config, report).await;
     let dates = providers::check(config, server, &system, report).await;
+    providers::check_operators(config, &system, report).await;
+    backups::check(config, server, started.unix, report);
+    collector::check(config, &system, report).await;
     space::check(config, server, report);
     clock::check(started, system.now(), &dates, report);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Running;
 use super::finding::{Check, Report, Status};
 use super::running::Keys;
-use crate::admin::issuer_sources;
+use crate::admin::{ProviderFault, issuer_sources, probe_operators_provider};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, KeySource};
 use crate::jwks::{self, IssuerSource, Probe, RefreshError};
@@ -46,6 +46,31 @@ pub(super) async fn check(
         told(name, probed, keys, report);
     }
     dates
+}
+
+/// One line about the provider that operators sign in by, if there is one. That it cannot be
+/// reached stops nobody but them, and only now.
+pub(super) async fn check_operators(config: &Config, clock: &dyn Clock, report: &mut Report) {
+    let Some(oidc) = &config.admin.oidc else { return };
+    let key = "admin.oidc";
+    match probe_operators_provider(oidc, clock).await {
+        Ok(keys) => {
+            let issuer = &oidc.issuer;
+            report.ok(
+                Check::Operators,
+                key,
+                format!("{issuer} describes itself, with {keys} keys"),
+            );
+        }
+        Err(fault @ ProviderFault::Unreachable(_)) => {
+            let advice = "operators sign in with passwords meanwhile; check the way to it";
+            report.warning(Check::Operators, key, fault.to_string(), advice);
+        }
+        Err(fault @ ProviderFault::Unusable(_)) => {
+            let advice = "nobody can sign in by it: check admin.oidc.issuer and admin.oidc.ca_file";
+            report.error(Check::Operators, key, fault.to_string(), advice);
+        }
+    }
 }
 
 /// One line about a provider; `keys` is what the server has.

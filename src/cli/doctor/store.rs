@@ -49,7 +49,8 @@ fn check_master_key(config: &Config, database: &Path, report: &mut Report) -> Op
         }
         Err(error) => {
             let advice = "put back the file the database was made with, owned by the user latchkey \
-                          runs as, mode 0600";
+                          runs as, mode 0600; one that systemd hands to the service as a \
+                          credential is named with LATCHKEY_MASTER_KEY_FILE";
             report.error(Check::MasterKey, shown, error.to_string(), advice);
             None
         }

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{ONCE, admin_tokens, object};
-use crate::admin::grouped;
+use crate::admin::operations::operators::generate_password;
 use crate::cli::args::{OperatorCommand, PasswordArgs, SessionsCommand};
 use crate::cli::client::Client;
 use crate::cli::exit::{Exit, Failure};
@@ -12,7 +12,7 @@ use crate::cli::output::{Column, Format, Output, find, show};
 use crate::cli::password;
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
-use crate::secret::{SecretText, SystemEntropy, random_bytes};
+use crate::secret::{SecretText, SystemEntropy};
 
 const COLUMNS: [Column; 7] = [
     Column("NAME", "name"),
@@ -44,9 +44,6 @@ const SESSIONS: [Column; 6] = [
 ];
 
 const PATH: &str = "/operators";
-
-/// Random bytes of a generated password.
-const GENERATED_BYTES: usize = 15;
 
 /// Runs it.
 pub(in crate::cli) async fn run(
@@ -171,9 +168,9 @@ struct Chosen {
 
 fn chosen(args: PasswordArgs) -> Result<Chosen, Failure> {
     if args.generate {
-        let bytes: [u8; GENERATED_BYTES] = random_bytes(&SystemEntropy::new())
+        let text = generate_password(&SystemEntropy::new())
             .map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
-        return Ok(Chosen { text: grouped(&bytes), generated: true });
+        return Ok(Chosen { text, generated: true });
     }
     let text = if args.password_stdin { password::from_stdin() } else { password::asked_for() };
     Ok(Chosen { text: text?, generated: false })

@@ -7,7 +7,7 @@ use super::{limits, object};
 use crate::cli::args::ShopCommand;
 use crate::cli::client::Client;
 use crate::cli::exit::Failure;
-use crate::cli::output::{Column, Output};
+use crate::cli::output::{Column, Output, find};
 
 const LIST: [Column; 4] = [
     Column("SHOP", "id"),
@@ -26,6 +26,17 @@ const SHOW: [Column; 8] = [
     Column("Created", "created_at"),
     Column("Updated", "updated_at"),
 ];
+
+const STANDING: [Column; 6] = [
+    Column("POLICY", "policy"),
+    Column("LIMIT", "limit"),
+    Column("WINDOW (s)", "window_seconds"),
+    Column("OWN", "own"),
+    Column("LEFT", "left"),
+    Column("WHOLE IN (s)", "reset_seconds"),
+];
+
+const NO_STANDING: &str = "No limit counts the requests of a shop together.";
 
 const EMPTY: &str = "No shops. Create one: latchkey shop create acme --url https://acme.example";
 
@@ -59,6 +70,11 @@ pub(in crate::cli) async fn run(
         }
         ShopCommand::Limits { shop, limits: args } => {
             limits(&format!("/shops/{shop}"), args, client, output).await
+        }
+        ShopCommand::Standing { shop } => {
+            let answer = client.get(&format!("/shops/{shop}/standing")).await?;
+            let items = find(&answer, "items").as_array().map_or(&[][..], Vec::as_slice);
+            output.list(&STANDING, items, NO_STANDING)
         }
     }
 }

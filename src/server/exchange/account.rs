@@ -1,8 +1,8 @@
 //! What a request cost and how it ended, kept from its head to the end of its response.
 //!
 //! It is told what happens and decides nothing. When it is dropped, the request has ended: the
-//! metrics count it, and the access log, if it is on and this request is in the sample, gets its
-//! line.
+//! metrics count it, the access log, if it is on and this request is in the sample, gets its line,
+//! and the exporter its spans, if its trace is recorded.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -11,21 +11,24 @@ use std::time::Duration;
 use http::{Method, Response, Version, request};
 
 use super::reply::Source;
-use crate::clock::{Monotonic, Now};
+use crate::clock::{Monotonic, Now, Timestamp};
 use crate::decision::Decision;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
+use crate::decision::route::CanonicalPath;
 use crate::id::{Name, ShopId};
-use crate::metrics::{CutBy, Ended, Protocol};
+use crate::metrics::{CutBy, Ended, Example, Protocol};
 use crate::server::conn::InFlight;
 use crate::server::log::{self, Access, Subject};
 use crate::server::request_id::RequestId;
+use crate::trace::{Finished, Hop, Trace};
 use crate::usage::{Outcome, Part};
 
 /// See the module documentation.
 pub(in crate::server) struct Account {
     in_flight: InFlight,
+    id: RequestId,
     started: Monotonic,
     protocol: Protocol,
     is_head: bool,
@@ -42,16 +45,28 @@ pub(in crate::server) struct Account {
     record: Option<Box<Record>>,
     /// The client address.
     client: IpAddr,
+    trace: Option<Trace>,
 }
 
-/// What only the access log wants to know.
+/// What only the access log and the exporter want to know.
 struct Record {
-    id: RequestId,
     method: Method,
     path: Box<str>,
     route: Option<Name>,
     shop: Option<ShopId>,
     key_id: Option<String>,
+    /// Whether it is in the sample of the access log.
+    logged: bool,
+    /// There if its trace is recorded.
+    span: Option<Span>,
+}
+
+/// What only the exporter wants to know.
+struct Span {
+    trace: Trace,
+    started: Timestamp,
+    pattern: Option<Box<str>>,
+    hop: Option<Hop>,
 }
 
 impl Account {
@@ -59,21 +74,27 @@ impl Account {
     pub(super) fn open(
         in_flight: InFlight,
         id: RequestId,
+        trace: Option<Trace>,
         parts: &request::Parts,
         client: IpAddr,
     ) -> Self {
         let shared = &in_flight.conn().local.shared;
+        let now = shared.clock.now();
         let access = shared.settings.load().access;
-        let record = access.filter(|sample| in_sample(&id, *sample)).map(|_| Record {
-            id,
+        let logged = access.is_some_and(|sample| in_sample(&id, sample));
+        let recorded = trace.filter(|trace| trace.is_recorded);
+        let record = (logged || recorded.is_some()).then(|| Record {
             method: parts.method.clone(),
             path: parts.uri.path().into(),
             route: None,
             shop: None,
             key_id: None,
+            logged,
+            span: recorded.map(|trace| Span { trace, started: now.unix, pattern: None, hop: None }),
         });
         Self {
-            started: shared.clock.now().mono,
+            id,
+            started: now.mono,
             protocol: match parts.version {
                 Version::HTTP_09 | Version::HTTP_10 => Protocol::Http10,
                 Version::HTTP_2 => Protocol::Http2,
@@ -90,6 +111,7 @@ impl Account {
             cut: false,
             record: record.map(Box::new),
             client,
+            trace,
             in_flight,
         }
     }
@@ -105,6 +127,11 @@ impl Account {
     /// The client address.
     pub(super) fn client(&self) -> IpAddr {
         self.client
+    }
+
+    /// Its place in its trace.
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
     }
 
     /// A decision was made; there are two when a key was missing at first.
@@ -148,12 +175,19 @@ impl Account {
             record.route = route.map(|route| route.name.clone());
             record.shop = principal.and_then(Principal::shop).copied();
             record.key_id = principal.and_then(log::key_id);
+            if let Some(span) = &mut record.span {
+                span.pattern = route.and_then(|route| pattern(route, &record.path));
+            }
         }
     }
 
-    /// The upstream answered, or failed to, after so long.
-    pub(super) fn upstream(&mut self, took: Duration) {
+    /// The upstream that was asked at `sent` answered, or failed to, after so long.
+    pub(super) fn upstream(&mut self, sent: Monotonic, took: Duration, hop: Option<Hop>) {
         self.upstream = Some(took);
+        let span = self.record.as_mut().and_then(|record| record.span.as_mut());
+        if let (Some(span), Some(hop)) = (span, hop) {
+            span.hop = Some(Hop { after: sent.since(self.started), head: took, ..hop });
+        }
     }
 
     /// There is a response.
@@ -199,24 +233,36 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let shared = &self.in_flight.conn().local.shared;
-        let took = shared.clock.now().mono.since(self.started);
+        let now = shared.clock.now();
+        let took = now.mono.since(self.started);
         let cut = self.cut_by();
-        shared.metrics.request_ended(&Ended {
+        let ended = Ended {
             protocol: self.protocol,
             status: self.status,
             code: self.code,
             took,
             bytes: self.bytes,
             cut,
-        });
-        let Some(record) = &self.record else {
+        };
+        shared.metrics.request_ended(&ended, Example { request_id: &self.id, at: now.unix });
+        let Some(record) = self.record.take() else {
             return;
         };
+        if record.logged {
+            self.log(&record, took, cut);
+        }
+        self.export(*record, took, cut);
+    }
+}
+
+impl Account {
+    fn log(&self, record: &Record, took: Duration, cut: Option<CutBy>) {
         log::access(&Access {
             subject: Subject {
                 client: self.client,
                 certificate: self.in_flight.conn().certificate.as_deref(),
-                id: &record.id,
+                id: &self.id,
+                trace: self.trace(),
                 method: record.method.as_str(),
                 path: &record.path,
                 origin: None,
@@ -235,6 +281,42 @@ impl Drop for Account {
             total: took,
         });
     }
+
+    /// Hands the request to the exporter, if its trace is recorded.
+    fn export(&self, record: Record, took: Duration, cut: Option<CutBy>) {
+        let Some(span) = record.span else {
+            return;
+        };
+        let conn = self.in_flight.conn();
+        conn.local.shared.spans.offer(Finished {
+            trace: span.trace,
+            request_id: self.id.as_str().into(),
+            started: span.started,
+            took,
+            decision: self.decision,
+            scheme: conn.scheme.as_str(),
+            protocol: self.protocol.as_str(),
+            method: record.method,
+            path: record.path,
+            route: record.route.map(|name| (name, span.pattern)),
+            client: self.client,
+            status: self.status,
+            code: self.code,
+            mechanism: self.mechanism,
+            shop: record.shop,
+            key_id: record.key_id.map(String::into_boxed_str),
+            bytes: self.bytes,
+            cut,
+            hop: span.hop,
+        });
+    }
+}
+
+/// The pattern of `route` that `path` matches.
+fn pattern(route: &Route, path: &str) -> Option<Box<str>> {
+    let path = CanonicalPath::parse(path).ok()?;
+    let found = route.paths.iter().find(|pattern| pattern.matches(&path).is_some());
+    found.map(|pattern| pattern.to_string().into_boxed_str())
 }
 
 /// Whether the request called `id` is among the one of `sample` that are logged. By its name, and

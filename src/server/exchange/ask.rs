@@ -22,7 +22,7 @@ use crate::id::Name;
 use crate::server::client_body::ClientBody;
 use crate::server::forward_auth::{self, answer, original};
 use crate::server::live;
-use crate::server::log;
+use crate::server::log::{self, Whose};
 use crate::server::message::problem::Problem;
 use crate::server::shared::Settings;
 
@@ -161,13 +161,13 @@ impl Exchange<'_> {
         if admitted.route().target == Target::IssueWidgetToken {
             return Verdict::Deny(self.own(contract, parts, "requests for widget tokens"));
         }
-        let mechanism = admitted.principal().mechanism();
+        let whose = Whose::of(admitted.principal());
         let assertion = match self.assertion(admitted, parts, FORWARD_AUTH) {
             Ok(assertion) => assertion,
-            Err(failure) => return Verdict::Deny(self.failed(parts, mechanism, &failure)),
+            Err(failure) => return Verdict::Deny(self.failed(parts, &whose, &failure)),
         };
         let limit = admitted.limit().map(|report| self.limit_headers(&report, now));
-        self.conn.local.shared.metrics.decision(Some(mechanism), None);
+        self.conn.local.shared.metrics.decision(Some(whose.mechanism), None);
         Verdict::Allow(answer::allow(admitted, limit, assertion, &self.id))
     }
 

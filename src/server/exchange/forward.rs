@@ -25,13 +25,15 @@ use crate::decision::principal::Mechanism;
 use crate::metrics::UpstreamCause;
 use crate::server::client_body::ClientBody;
 use crate::server::failure::Failure;
+use crate::server::log::Whose;
 use crate::server::message::fields::{self, Outgoing};
 use crate::server::message::problem::{self, LimitHeaders};
 use crate::server::message::trailers;
 use crate::server::request_id::RequestId;
 use crate::server::upstream::request_body::RequestBody;
-use crate::server::upstream::send::{self, Answer, SendError, Upgraded};
+use crate::server::upstream::send::{self, Answer, SendError, Tries, Upgraded};
 use crate::server::upstream::{Upstream, upgrade};
+use crate::trace::context::SpanId;
 
 /// A request on its way to its upstream. Only an [`Admitted`] becomes one.
 pub(super) struct Forward {
@@ -42,9 +44,11 @@ pub(super) struct Forward {
     /// The client takes trailer fields.
     trailers: bool,
     limit: Option<LimitHeaders>,
-    mechanism: Mechanism,
+    whose: Whose,
     clock: Arc<dyn Clock>,
     id: RequestId,
+    /// Its exchange with the upstream, if that is recorded.
+    span: Option<SpanId>,
 }
 
 /// What comes of it.
@@ -56,9 +60,14 @@ pub(super) enum Forwarded {
 }
 
 impl Forward {
-    /// How the caller authenticated.
-    pub(super) fn mechanism(&self) -> Mechanism {
-        self.mechanism
+    /// Whose request it is.
+    pub(super) fn whose(&self) -> Whose {
+        self.whose
+    }
+
+    /// What its exchange with the upstream is called, if that is recorded.
+    pub(super) fn recorded(&self) -> Option<(SpanId, Rc<Upstream>)> {
+        self.span.map(|span| (span, Rc::clone(&self.upstream)))
     }
 
     /// Makes the upstream's request out of the client's.
@@ -97,6 +106,9 @@ impl Forward {
             trailers_announced: trailers::announced(&parts.headers).filter(|_| has_body),
             http2,
         };
+        let trace = exchange.trace.as_ref();
+        // Where the exchange is not recorded, nobody ever sees a span of its own.
+        let span = trace.filter(|trace| trace.is_recorded).map(|_| conn.local.traces.span());
         let preserved = upstream.config().preserve_host.then(|| parts.headers.get(HOST).cloned());
         let outgoing = Outgoing {
             principal: admitted.principal(),
@@ -106,6 +118,7 @@ impl Forward {
             scheme: conn.scheme,
             host: &preserved.flatten().unwrap_or_else(|| upstream.host()),
             assertion: exchange.assertion_for_upstream(&admitted, parts)?,
+            trace: trace.map(|trace| (trace, span.unwrap_or(trace.span))),
             strips_authorization: route.mechanisms.contains(Mechanism::Jwt),
             chunked: has_body && body.size_hint().exact().is_none(),
         };
@@ -122,16 +135,17 @@ impl Forward {
             upgrade: way.upgrade,
             trailers: way.trailers_taken,
             limit,
-            mechanism: admitted.principal().mechanism(),
+            whose: Whose::of(admitted.principal()),
             clock: Arc::clone(&shared.clock),
             id,
+            span,
         })
     }
 
     /// Sends it and waits for the head of the response.
-    pub(super) async fn send(self) -> Result<Forwarded, Failure> {
-        let Self { request, upstream, upgrade, trailers, limit, mechanism: _, clock, id } = self;
-        let answer = send::send(&upstream, request, upgrade.as_deref(), &clock).await;
+    pub(super) async fn send(self, tries: &Tries) -> Result<Forwarded, Failure> {
+        let Self { request, upstream, upgrade, trailers, limit, clock, id, .. } = self;
+        let answer = send::send(&upstream, request, upgrade.as_deref(), &clock, tries).await;
         let answer = match answer.map_err(|error| failure(&error))? {
             Answer::Response(response) => {
                 let announced = trailers::announced(response.headers()).filter(|_| trailers);

@@ -25,7 +25,7 @@ use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 
 use self::account::Account;
-use self::calling::caller;
+use self::calling::{caller, trace};
 use self::forward::{Forward, Forwarded};
 use self::issue_route::IssueJob;
 use self::reply::{ReplyBody, Source};
@@ -34,14 +34,15 @@ use super::conn::Conn;
 use super::failure::Failure;
 use super::forward_auth::is_reserved;
 use super::live;
-use super::log::{self, Subject};
+use super::log::{self, Subject, Whose};
 use super::message::problem::{LimitHeaders, Problem};
 use super::request_id::RequestId;
+use super::upstream::send::Tries;
 use crate::client_address::Caller;
 use crate::clock::Now;
-use crate::decision::denial::Code;
+use crate::decision::denial::{Code, Stage};
 use crate::decision::policy::{Policies, Target};
-use crate::decision::principal::{Mechanism, Principal};
+use crate::decision::principal::Principal;
 use crate::decision::request::RequestView;
 use crate::decision::{
     Admitted, Context, Decision, Facts as _, LimitReport, Refusal, Round, evaluate, route,
@@ -49,6 +50,7 @@ use crate::decision::{
 use crate::id::Name;
 use crate::metrics::Bound;
 use crate::snapshot::Snapshot;
+use crate::trace::Trace;
 
 /// The least time between two notes of a key's last use.
 const LAST_USED_STEP_MS: u64 = 1000;
@@ -70,8 +72,9 @@ pub(super) async fn handle(
     let id = conn.local.ids.next();
     let caller = caller(&conn, &parts);
     let over = in_flight.is_over();
-    let account = RefCell::new(Account::open(in_flight, id, &parts, caller.address));
-    let exchange = Exchange { conn: &conn, id, account, caller };
+    let trace = trace(&conn, &parts);
+    let account = RefCell::new(Account::open(in_flight, id, trace, &parts, caller.address));
+    let exchange = Exchange { conn: &conn, id, trace, account, caller };
     let reader = exchange.reader(&parts);
     let mut response = if over {
         whole(exchange.turned_away(&parts))
@@ -95,10 +98,11 @@ enum Verdict {
     NeedsKey(Name),
 }
 
-/// A request, its name, and whose it is.
+/// A request, its names, and whose it is.
 struct Exchange<'a> {
     conn: &'a Rc<Conn>,
     id: RequestId,
+    trace: Option<Trace>,
     account: RefCell<Account>,
     caller: Caller,
 }
@@ -126,17 +130,20 @@ impl Exchange<'_> {
         }
         match verdict {
             Verdict::Forward(forward) => {
-                let mechanism = forward.mechanism();
+                let whose = forward.whose();
                 let clock = &self.conn.local.shared.clock;
-                let sent = clock.now().mono;
-                let answer = forward.send().await;
-                self.account.borrow_mut().upstream(clock.now().mono.since(sent));
+                let (sent, tries, recorded) =
+                    (clock.now().mono, Tries::default(), forward.recorded());
+                let answer = forward.send(&tries).await;
+                let took = clock.now().mono.since(sent);
+                let hop = recorded.map(|(span, upstream)| upstream.hop(span, &tries));
+                self.account.borrow_mut().upstream(sent, took, hop);
                 match answer {
                     Ok(forwarded) => {
-                        self.conn.local.shared.metrics.decision(Some(mechanism), None);
+                        self.conn.local.shared.metrics.decision(Some(whose.mechanism), None);
                         self.forwarded(forwarded)
                     }
-                    Err(failure) => whole(self.failed(parts, mechanism, &failure)),
+                    Err(failure) => whole(self.failed(parts, &whose, &failure)),
                 }
             }
             Verdict::Issue(job) => whole(
@@ -253,18 +260,18 @@ impl Exchange<'_> {
         now: Now,
     ) -> Verdict {
         let limit = admitted.limit().map(|report| self.limit_headers(&report, now));
-        let mechanism = admitted.principal().mechanism();
+        let whose = Whose::of(admitted.principal());
         if admitted.route().target == Target::IssueWidgetToken {
             let policies = self.conn.local.shared.snapshot.load().shared_policies();
             return match IssueJob::new(&admitted, limit, policies) {
                 Ok(job) => Verdict::Issue(job),
-                Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
+                Err(failure) => Verdict::Respond(self.failed(parts, &whose, &failure)),
             };
         }
         let forward = Forward::new(admitted, limit, parts, body.take(), self);
         match forward {
             Ok(forward) => Verdict::Forward(Box::new(forward)),
-            Err(failure) => Verdict::Respond(self.failed(parts, mechanism, &failure)),
+            Err(failure) => Verdict::Respond(self.failed(parts, &whose, &failure)),
         }
     }
 
@@ -277,25 +284,26 @@ impl Exchange<'_> {
         if let Some(report) = &refusal.limit {
             metrics.limited(report.policy.as_str());
         }
+        if refusal.denial.stage() == Stage::Throttle {
+            metrics.throttled();
+        }
         log::refusal(&self.subject(parts), refusal);
         live::refusal(&self.conn.local.shared, &self.subject(parts), refusal);
         let limit = refusal.limit.as_ref().map(|report| self.limit_headers(report, now));
         Problem::of(&refusal.denial, limit).into_response(&self.id)
     }
 
-    fn failed(
-        &self,
-        parts: &request::Parts,
-        mechanism: Mechanism,
-        failure: &Failure,
-    ) -> Response<Bytes> {
-        let metrics = &self.conn.local.shared.metrics;
+    fn failed(&self, parts: &request::Parts, whose: &Whose, failure: &Failure) -> Response<Bytes> {
+        let shared = &self.conn.local.shared;
+        let metrics = &shared.metrics;
         if failure.code == Code::PayloadTooLarge {
             metrics.bound_hit(Bound::BodyBytes);
         }
-        metrics.decision(Some(mechanism), Some(failure.code));
-        log::failed(&self.subject(parts), failure);
-        live::failed(&self.conn.local.shared, &self.subject(parts), mechanism, failure);
+        metrics.decision(Some(whose.mechanism), Some(failure.code));
+        log::failed(&self.subject(parts), whose, failure);
+        let snapshot = shared.snapshot.load();
+        let route = route(&parts.method, parts.uri.path(), snapshot.policies());
+        live::failed(shared, &self.subject(parts), (whose, route), failure);
         Problem::new(failure.code, failure.detail).into_response(&self.id)
     }
 
@@ -347,6 +355,7 @@ impl Exchange<'_> {
             client: self.caller.address,
             certificate: self.conn.certificate.as_deref(),
             id: &self.id,
+            trace: self.trace.as_ref(),
             method: parts.method.as_str(),
             path: parts.uri.path(),
             origin: parts.headers.get(ORIGIN),

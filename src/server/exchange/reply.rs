@@ -75,7 +75,8 @@ impl Body for ReplyBody {
         };
         match upstream.poll_frame(cx) {
             Poll::Ready(Some(Err(why))) => {
-                log::reply_broken(this.account.client(), id, &why);
+                let account = &this.account;
+                log::reply_broken(account.client(), id, account.trace(), &why);
                 this.account.broken();
                 // Hyper drops what it has not written yet when a body fails: it writes first.
                 this.broken = true;

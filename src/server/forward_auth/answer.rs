@@ -7,7 +7,7 @@
 //! * nginx knows 401 and 403 only and passes no body on. Every other status travels as 403; the
 //!   true one is in `X-Auth-Status`, the body in `X-Auth-Problem`, and the snippet puts both back.
 //! * Envoy takes a 5xx for a failure of latchkey's, which a careless setting turns into a yes: it
-//!   travels as 403 with `X-Auth-Status`.
+//!   travels as 403 with `X-Auth-Status`, and the snippet puts it back.
 
 use std::fmt::Write as _;
 

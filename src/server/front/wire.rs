@@ -163,6 +163,11 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether a part of a head is there.
+    pub(in crate::server) fn has_begun(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// Gets on with reading a head.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.empty_lines < EMPTY_LINES_MAX && self.buffer.unread().starts_with(b"\r\n") {

@@ -15,10 +15,12 @@
 //! | `X-Forwarded-For` | the client address, then the trusted proxies it came through |
 //! | `X-Forwarded-Host`, `-Proto` | by a trusted proxy's word; else by `Host` and connection |
 //! | `Forwarded` | all of that |
+//! | `traceparent` | the request's trace and latchkey's span in it, where traces are on |
+//! | `tracestate` | the caller's, if its `traceparent` was taken; else none |
 //!
-//! Of the others none is ever missing or empty: what does not apply is `-`, which is no shop id and
-//! no key id. Bytes of a subject or scope outside of visible ASCII, and `%`, are percent-encoded,
-//! so that every subject is legible in one way. `Host` names the upstream.
+//! But for the assertion and the last two none is ever missing or empty: what does not apply is `-`,
+//! which is no shop id and no key id. Bytes of a subject or scope outside of visible ASCII, and `%`, are
+//! percent-encoded, so that every subject is legible in one way. `Host` names the upstream.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -33,6 +35,8 @@ use http::header::{
 use crate::client_address::{Caller, Scheme};
 use crate::decision::principal::Principal;
 use crate::server::request_id::RequestId;
+use crate::trace::Trace;
+use crate::trace::context::{self, SpanId};
 
 /// The request's name.
 pub(in crate::server) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -50,6 +54,10 @@ pub(in crate::server) const X_FORWARDED_HOST: HeaderName =
     HeaderName::from_static("x-forwarded-host");
 pub(in crate::server) const X_FORWARDED_PROTO: HeaderName =
     HeaderName::from_static("x-forwarded-proto");
+
+/// The trace, and the caller's span in it (W3C Trace Context).
+pub(in crate::server) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 const ABSENT: HeaderValue = HeaderValue::from_static("-");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
@@ -83,6 +91,8 @@ pub(in crate::server) struct Outgoing<'a> {
     pub(in crate::server) host: &'a HeaderValue,
     /// What proves all this; `None` when assertions are off.
     pub(in crate::server) assertion: Option<HeaderValue>,
+    /// Its trace, and the span the upstream is called from; `None`: what the client said passes.
+    pub(in crate::server) trace: Option<(&'a Trace, SpanId)>,
     /// The route takes JWTs, so `Authorization` is latchkey's.
     pub(in crate::server) strips_authorization: bool,
     /// The body comes in chunks.
@@ -110,10 +120,24 @@ pub(in crate::server) fn prepare_request(headers: &mut HeaderMap, outgoing: &Out
     headers.insert(X_FORWARDED_FOR, addresses(caller, outgoing.peer));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     headers.insert(X_REQUEST_ID, text(outgoing.id));
+    if let Some((trace, span)) = outgoing.trace {
+        hand_on(headers, trace, span);
+    }
     identify(headers, outgoing.principal);
     if let Some(assertion) = &outgoing.assertion {
         headers.insert(X_AUTH_ASSERTION, assertion.clone());
     }
+}
+
+/// Says which trace a request is of. A `tracestate` of another trace, or one that is malformed,
+/// is not passed on: some read orders from it.
+fn hand_on(headers: &mut HeaderMap, trace: &Trace, span: SpanId) {
+    let states = headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes);
+    if trace.parent.is_none() || !context::is_passable(states) {
+        headers.remove(TRACESTATE);
+    }
+    let value = HeaderValue::from_bytes(&trace.parent_of_next(span).write());
+    headers.insert(TRACEPARENT, value.unwrap_or(ABSENT));
 }
 
 /// Turns the fields of an upstream's response into those the client gets, limits and request id
@@ -324,6 +348,7 @@ mod tests {
             scheme: Scheme::Http,
             assertion: None,
             host: &HeaderValue::from_static("upstream:81"),
+            trace: None,
             strips_authorization: jwt,
             chunked: false,
         };
@@ -417,6 +442,7 @@ mod tests {
             scheme: Scheme::Https,
             assertion: None,
             host: &HeaderValue::from_static("upstream:81"),
+            trace: None,
             strips_authorization: false,
             chunked: false,
         };

@@ -22,17 +22,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
 use self::endpoint::Endpoint;
 use self::health::Fitness;
+use self::send::Tries;
 use self::state::State;
 pub use self::state::{UpstreamStates, reach};
 use super::shared::{Settings, Shared};
 use crate::clock::Clock;
-use crate::config::UpstreamConfig;
+use crate::config::{Scheme, UpstreamConfig};
 use crate::id::Name;
+use crate::trace::Hop;
+use crate::trace::context::SpanId;
 
 /// A protected service and this worker's connections to it.
 pub(super) struct Upstream {
@@ -54,6 +58,27 @@ impl Upstream {
     /// As it is configured.
     pub(super) fn config(&self) -> &UpstreamConfig {
         &self.state.config
+    }
+
+    /// What is recorded of an exchange with it that went so, called `span`.
+    pub(super) fn hop(&self, span: SpanId, tries: &Tries) -> Hop {
+        let endpoint = tries.endpoint.get().and_then(|index| self.config().endpoints.get(index));
+        let endpoint = endpoint.map(|endpoint| {
+            let (scheme, port) = match endpoint.scheme {
+                Scheme::Http => ("http", 80),
+                Scheme::Https => ("https", 443),
+            };
+            let authority = &endpoint.authority;
+            (scheme, Box::from(authority.host()), authority.port_u16().unwrap_or(port))
+        });
+        Hop {
+            span,
+            upstream: self.state.name.clone(),
+            endpoint,
+            resends: tries.again.get(),
+            after: Duration::ZERO,
+            head: Duration::ZERO,
+        }
     }
 
     /// The authority of its first endpoint, as `Host`.

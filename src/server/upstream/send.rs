@@ -6,6 +6,7 @@
 //! of an answer; and, whatever the method, without a body, when an HTTP/2 upstream says that it has
 //! not looked at it. Informational responses (1xx) end here: hyper's server cannot pass them on.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -51,6 +52,21 @@ pub(in crate::server) struct Upgraded {
     pub(in crate::server) in_flight: InFlight,
 }
 
+/// How it goes with a request, for who asks afterwards.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Tries {
+    /// The endpoint that was tried last.
+    pub(super) endpoint: Cell<Option<usize>>,
+    /// Tries after the first.
+    pub(super) again: Cell<u32>,
+}
+
+impl Tries {
+    fn once_more(&self) {
+        self.again.set(self.again.get().saturating_add(1));
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(in crate::server) enum SendError {
@@ -76,6 +92,7 @@ pub(in crate::server) async fn send(
     mut request: Request<RequestBody>,
     upgrade: Option<&str>,
     clock: &Arc<dyn Clock>,
+    tries: &Tries,
 ) -> Result<Answer, SendError> {
     let config = &upstream.state.config;
     let watch = request.body().watch();
@@ -87,6 +104,7 @@ pub(in crate::server) async fn send(
     let mut attempt = Attempt {
         upstream,
         clock,
+        tries,
         total,
         patience: Patience { timer, total, bound: config.response_timeout, watch, frames: 0 },
         tried: Vec::new(),
@@ -116,6 +134,7 @@ pub(in crate::server) async fn send(
             Err(failed) => match (failed, spare) {
                 (Failed::DroppedIdle(_) | Failed::Refused(_), Some(spare)) if !attempt.fresh => {
                     upstream.state.metrics.retry();
+                    tries.once_more();
                     spare
                 }
                 (failed, _) => return Err(attempt.given_up(failed).at(&upstream.state, index)),
@@ -221,6 +240,7 @@ impl Patience<'_> {
 struct Attempt<'a> {
     upstream: &'a Upstream,
     clock: &'a Arc<dyn Clock>,
+    tries: &'a Tries,
     total: Instant,
     patience: Patience<'a>,
     /// Endpoints that could not be connected to.
@@ -241,7 +261,9 @@ impl Attempt<'_> {
                 }
                 self.connects_left -= 1;
                 self.upstream.state.metrics.retry();
+                self.tries.once_more();
             }
+            self.tries.endpoint.set(Some(endpoint.index()));
             let in_flight = endpoint.occupy();
             let connecting = endpoint.connection(self.fresh, &**self.clock);
             let (cause, reason) = match self.patience.wait(connecting).await {

@@ -105,6 +105,7 @@ GET /api/v1/shops
 GET /api/v1/shops/{shop}
 GET /api/v1/shops/{shop}/keys
 GET /api/v1/shops/{shop}/keys/{key}
+GET /api/v1/shops/{shop}/standing
 GET /api/v1/shops/{shop}/usage
 GET /api/v1/shops/{shop}/widget-tokens
 GET /api/v1/signing-keys

@@ -206,3 +206,40 @@ async fn bodies_are_objects() {
         bench.post("/api/v1/shops/demo/keys", body).await.expect(201);
     }
 }
+
+#[tokio::test]
+async fn writes_to_an_operator_ask_what_it_was() {
+    let bench = Bench::new();
+    let made = r#"{"name":"ada","role":"viewer"}"#;
+    let id = bench.post("/api/v1/operators", made).await.expect(201).get("/id");
+    let path = format!("/operators/{id}");
+    let read = async || bench.get(&format!("/api/v1{path}")).await.expect(200);
+    let first = etag(&read().await);
+    let same = send(&bench, "GET", &path, "", ("if-none-match", &first)).await;
+    assert_eq!(same.status, 304);
+    let patch = r#"{"role":"operator"}"#;
+    let second = etag(&send(&bench, "PATCH", &path, patch, ("if-match", &first)).await.expect(200));
+    assert_ne!(first, second);
+    send(&bench, "GET", &path, "", ("if-none-match", &first)).await.expect(200);
+
+    let password = format!("{path}/password");
+    let new = r#"{"password":"long enough for one"}"#;
+    for (method, path, body) in [
+        ("PATCH", &path, r#"{"disabled":true}"#),
+        // What changes nothing asks all the same.
+        ("PATCH", &path, patch),
+        ("PUT", &password, new),
+        ("DELETE", &path, ""),
+    ] {
+        for stale in [first.as_str(), &format!("W/{second}"), "\"x\""] {
+            let answer = send(&bench, method, path, body, ("if-match", stale)).await;
+            answer.problem(412, "precondition_failed");
+        }
+    }
+    assert_eq!(etag(&read().await), second, "nothing was written");
+    let reset = send(&bench, "PUT", &password, new, ("if-match", &second)).await.expect(200);
+    let third = etag(&reset);
+    assert_eq!(etag(&read().await), third);
+    send(&bench, "DELETE", &path, "", ("if-match", &third)).await.expect(204);
+    send(&bench, "DELETE", &path, "", ("if-match", "*")).await.problem(404, "not_found");
+}

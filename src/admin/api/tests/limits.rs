@@ -1,6 +1,9 @@
-//! Limits of a shop's and a key's own.
+//! Limits of a shop's and a key's own, and what is left of them.
 
 use crate::admin::testing::Bench;
+use crate::decision::rate_limit::Limits as _;
+use crate::decision::{Facts as _, charge_of_shop};
+use crate::id::ShopId;
 
 const SHOP: &str = "/api/v1/shops/demo/limits";
 
@@ -83,4 +86,50 @@ async fn a_quota_must_pay_for_one_request() {
     ] {
         bench.put(SHOP, body).await.expect(if ok { 200 } else { 422 });
     }
+}
+
+#[tokio::test]
+async fn what_was_charged_is_told_and_comes_back() {
+    let bench = Bench::new();
+    bench.shop("demo").await;
+    bench.put(SHOP, r#"{"shop-me":{"limit":7,"window_seconds":60}}"#).await.expect(200);
+    let told = async |policy: &str| {
+        let all = bench.get("/api/v1/shops/demo/standing").await.expect(200).json();
+        let mut items = all["items"].as_array().unwrap().iter().cloned();
+        items.find(|item| item["policy"] == policy).map(|mut item| {
+            item.as_object_mut().unwrap().remove("policy");
+            item.to_string()
+        })
+    };
+    let standing = |limit: u32, own: bool, left: u32, reset: u64| {
+        let told = serde_json::json!({
+            "limit": limit, "window_seconds": 60, "burst": limit, "own": own,
+            "left": left, "whole": limit, "reset_seconds": reset,
+        });
+        Some(told.to_string())
+    };
+    let untouched = standing(200, false, 200, 0);
+    assert_eq!(told("shop-me").await, standing(7, true, 7, 0));
+    assert_eq!(told("widget-search").await, untouched);
+    assert_eq!(told("search-anonymous").await, None, "counts by address");
+    let id = ShopId::parse("demo").unwrap();
+    let snapshot = bench.node.published.load_full();
+    let index = snapshot.policies().limits.iter().position(|p| p.name.as_str() == "shop-me");
+    let index = u16::try_from(index.unwrap()).unwrap();
+    let charge = charge_of_shop(index, snapshot.shop(&id).unwrap(), &*snapshot).unwrap();
+    let spend = |times: u32| {
+        for _ in 0..times {
+            bench.node.limiter.charge(&[charge], bench.node.now().mono);
+        }
+    };
+    spend(3);
+    // A seventh of a minute each.
+    assert_eq!(told("shop-me").await, standing(7, true, 4, 26));
+    assert_eq!(told("shop-me").await, standing(7, true, 4, 26), "a look costs nothing");
+    assert_eq!(told("widget-search").await, untouched);
+    spend(9);
+    assert_eq!(told("shop-me").await, standing(7, true, 0, 60));
+    bench.clock.advance(std::time::Duration::from_secs(60));
+    assert_eq!(told("shop-me").await, standing(7, true, 7, 0));
+    bench.get("/api/v1/shops/nobody/standing").await.problem(404, "not_found");
 }

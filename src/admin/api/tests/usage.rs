@@ -7,12 +7,14 @@ use axum::http::Method;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
-use crate::admin::caller::{Caller, Shops};
+use crate::admin::caller::{Caller, Shops, Via};
+use crate::admin::operations::OperationError;
+use crate::admin::operations::events::{self, Filter, LISTENERS_PER_CALLER_MAX, NoPlace};
 use crate::admin::router;
 use crate::admin::testing::{Answer, Bench, START};
 use crate::decision::denial::Code;
-use crate::events::{Refusal, bounded};
-use crate::id::{KeyId, ShopId};
+use crate::events::{LISTENERS_MAX, Refusal, bounded};
+use crate::id::{AdminTokenId, KeyId, ShopId};
 use crate::store::Role;
 use crate::usage::{Outcome, Part, Tally};
 
@@ -45,6 +47,7 @@ fn refuse(bench: &Bench, path: &str, of: Option<&str>, code: Code) {
         skipped: 0,
         at: START,
         request_id: "1".into(),
+        trace_id: None,
         method: "GET".into(),
         path: bounded(path),
         route: None,
@@ -221,10 +224,43 @@ async fn streams_tell_what_was_asked_for_and_may_be_seen() {
     assert_eq!(told(&text), [false, false, true]);
     let shops = Shops::Only([shop("own")].into());
     let member = Caller { role: Role::Member, shops, ..Caller::socket() };
-    assert_eq!(told(&listen(&bench, member, "after=0", 1).await), [false, false, true]);
+    assert_eq!(told(&listen(&bench, member.clone(), "after=0", 1).await), [false, false, true]);
+    // Why a service failed is for those who run it; that it did, for the shop too.
+    refuse(&bench, "/failed", Some("own"), Code::UpstreamUnreachable);
+    let failed = "after=0&code=upstream_unreachable";
+    let text = listen(&bench, member, failed, 1).await;
+    assert!(text.contains("Upstream unreachable") && !text.contains("because"), "{text}");
+    assert!(listen(&bench, owner(), failed, 1).await.contains("because"));
     bench.get("/api/v1/events?code=nonsense").await.problem(400, "bad_request");
     bench.get("/api/v1/events?shop=a.b").await.problem(400, "bad_request");
     bench.get("/api/v1/overview?span=1y").await.problem(400, "bad_request");
     let overview = bench.get("/api/v1/overview?span=24h").await.expect(200);
     assert_eq!((overview.get("/span"), overview.get("/now/shops")), ("24h".into(), "0".into()));
+}
+
+#[tokio::test]
+async fn one_caller_does_not_take_the_places_of_all() {
+    let bench = Bench::new();
+    let token = |id| Caller { via: Via::Token(AdminTokenId(id)), ..Caller::socket() };
+    let subscribe =
+        |id| events::subscribe(&bench.node, &token(id), Filter::default(), None).map(drop);
+    let kept: Vec<_> = (0..LISTENERS_PER_CALLER_MAX)
+        .map(|_| events::subscribe(&bench.node, &token(1), Filter::default(), None).unwrap())
+        .collect();
+    let refused = subscribe(1).unwrap_err();
+    assert!(matches!(refused, OperationError::TooManyListeners(NoPlace::Yours)), "{refused}");
+    subscribe(2).unwrap();
+    let mut request = Bench::request(Method::GET, "/api/v1/events", "");
+    request.extensions_mut().insert(token(1));
+    bench.answer(request).await.problem(503, "unavailable");
+    drop(kept);
+    subscribe(1).unwrap();
+    assert!(bench.node.listening.lock().unwrap().is_empty(), "nothing is kept of who has left");
+    // All places: by enough of them.
+    let everyone: Vec<_> = (0..LISTENERS_MAX as u64)
+        .map(|id| events::subscribe(&bench.node, &token(id), Filter::default(), None).unwrap())
+        .collect();
+    let refused = subscribe(1000).unwrap_err();
+    assert!(matches!(refused, OperationError::TooManyListeners(NoPlace::Everyones(_))));
+    assert_eq!(bench.node.listening.lock().unwrap().len(), everyone.len());
 }

@@ -146,8 +146,10 @@ fn password_problem(failure: SignInFailure) -> Result<Errors, Failure> {
 }
 
 /// `POST /account/second-factor`
-pub(super) async fn enrol(visit: SignedIn, _form: Form) -> Answer {
-    let begun = visit.blocking(second_factor::begin).await?;
+pub(super) async fn enrol(visit: SignedIn, form: Form) -> Answer {
+    let password = SecretText::new(form.raw("own_password").to_owned());
+    let begun =
+        visit.blocking(move |node, caller| second_factor::begin(node, caller, &password)).await?;
     let again = shown(&visit).await?;
     match begun {
         Ok(enrolling) => page(&Page { setup: Some(Setup::of(&enrolling)), ..again }),

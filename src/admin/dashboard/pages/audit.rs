@@ -238,8 +238,9 @@ async fn shown(
 ) -> Result<Page, crate::admin::dashboard::failure::Failure> {
     let (filter, errors) = wanted.filter();
     let before = wanted.before.parse::<u64>().ok();
-    let (entries, next) =
-        visit.load(move |node, caller| audit::list(node, caller, &filter, before, PAGE)).await?;
+    let (entries, next) = visit
+        .at_leisure(move |node, caller| audit::list(node, caller, &filter, before, PAGE))
+        .await??;
     let every = (String::new(), "Everything".to_owned());
     let actions = Action::ALL.iter().map(|a| (a.as_str().to_owned(), a.as_str().to_owned()));
     Ok(Page {
@@ -258,7 +259,7 @@ async fn shown(
 
 /// `POST /audit/verify`
 pub(super) async fn verify(visit: SignedIn, _form: Form) -> Answer {
-    let report = visit.load(move |node, caller| audit::verify(node, caller, None)).await?;
+    let report = visit.at_leisure(move |node, caller| audit::verify(node, caller, None)).await??;
     page(&shown(&visit, Wanted::default(), Some(Verdict::of(&report))).await?)
 }
 

@@ -160,7 +160,7 @@ pub(super) async fn create(visit: SignedIn, form: Form) -> Answer {
     let passphrase = (!typed.is_empty()).then(|| SecretText::new(typed.to_owned()));
     let wanted = Wanted { passphrase, include_master_key: false };
     let made = visit
-        .blocking(move |node, caller| {
+        .at_leisure(move |node, caller| {
             backups::create(node, caller, &wanted, &mut |_| ControlFlow::Continue(()))
         })
         .await?;
@@ -185,7 +185,7 @@ pub(super) async fn download(visit: SignedIn, Segments(name): Segments<String>) 
     let name = named(&name)?;
     let (file, backup) =
         visit.load(move |node, caller| backups::download(node, caller, &name)).await?;
-    Ok(sent::sent(file, &backup))
+    Ok(sent::sent(visit.node(), file, &backup))
 }
 
 /// `POST /backups/{name}/verify`
@@ -196,10 +196,10 @@ pub(super) async fn verify(
 ) -> Answer {
     let name = named(&name)?;
     let checked = visit
-        .load(move |node, caller| {
+        .at_leisure(move |node, caller| {
             backups::verify(node, caller, &name, None, &mut |_| ControlFlow::Continue(()))
         })
-        .await?;
+        .await??;
     let name = checked.name.as_str();
     let flash = match &checked.state {
         State::Bad { problem } => Flash::bad(format!("{name} is of no use: {problem}")),
@@ -255,7 +255,7 @@ pub(super) async fn import(visit: SignedIn, FileForm(form): FileForm) -> Answer 
     }
     let node = std::sync::Arc::clone(visit.node());
     let done = visit
-        .blocking(move |_, caller| {
+        .at_leisure(move |_, caller| {
             let turn = transfer::take_turn(&node, caller)?;
             let report = &mut |_, _, _| ControlFlow::Continue(());
             transfer::import(&turn, caller, text.as_bytes(), options, report)

@@ -15,7 +15,7 @@ use crate::admin::dashboard::{Answer, page};
 use crate::admin::operations::operators::{
     self, OPERATORS_MAX, OperatorChange, OperatorFields, generate_password,
 };
-use crate::admin::operations::{OperationError, second_factor, sessions};
+use crate::admin::operations::{OperationError, Precondition, second_factor, sessions};
 use crate::clock::Timestamp;
 use crate::id::{OperatorId, SessionId, ShopId};
 use crate::store::{OperatorRecord, Role, SessionRecord};
@@ -230,7 +230,7 @@ pub(super) async fn create(visit: SignedIn, form: Form) -> Answer {
     };
     let once = Once::sent(&form);
     let made = visit.blocking(move |node, caller| {
-        let password = generate_password(node)?;
+        let password = generate_password(node.entropy.as_ref())?;
         let idempotency = once.bind(node, caller, &format!("operator {fields:?}"));
         let made = operators::create(node, caller, &fields, Some(&password), idempotency.as_ref())?;
         Ok((made.record, (!made.replayed).then_some(password)))
@@ -343,8 +343,11 @@ async fn alter(
     sent: OperatorForm,
     done: &'static str,
 ) -> Answer {
-    let changed =
-        visit.blocking(move |node, caller| operators::change(node, caller, id, &change)).await?;
+    let changed = visit
+        .blocking(move |node, caller| {
+            operators::change(node, caller, id, &change, &Precondition::none())
+        })
+        .await?;
     match changed {
         Ok(_) => Ok(visit.go(&format!("/operators/{id}"), Flash::good(done))),
         Err(error) => invalid(error, |errors| OnePage { operator: sent, errors, ..again }),
@@ -359,8 +362,9 @@ pub(super) async fn reset_password(
 ) -> Answer {
     let (record, password) = visit
         .load(move |node, caller| {
-            let password = generate_password(node)?;
-            let record = operators::reset_password(node, caller, id, &password)?;
+            let password = generate_password(node.entropy.as_ref())?;
+            let record =
+                operators::reset_password(node, caller, id, &password, &Precondition::none())?;
             Ok((record, password))
         })
         .await?;
@@ -424,7 +428,9 @@ pub(super) async fn delete(
         return invalid_fields(&OnePage { farewell, ..again });
     }
     let name = again.row.name.clone();
-    let gone = visit.blocking(move |node, caller| operators::delete(node, caller, id)).await?;
+    let gone = visit
+        .blocking(move |node, caller| operators::delete(node, caller, id, &Precondition::none()))
+        .await?;
     match gone {
         Ok(()) => Ok(visit.go("/operators", Flash::good(format!("{name} is deleted.")))),
         Err(error) => invalid(error, |errors| OnePage { errors, ..again }),

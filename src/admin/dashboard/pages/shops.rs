@@ -79,7 +79,7 @@ pub(super) async fn list(visit: SignedIn, Query(query): Query<ListQuery>) -> Ans
     let wanted = query.q.trim().to_owned();
     let words = Words::parse(&wanted);
     let (found, next) = visit
-        .load(move |node, caller| {
+        .at_leisure(move |node, caller| {
             if let Some(words) = words {
                 let found = shops::search(node, caller, &words, after.as_ref(), PAGE)?;
                 return Ok((found.shops, found.next));
@@ -88,7 +88,7 @@ pub(super) async fn list(visit: SignedIn, Query(query): Query<ListQuery>) -> Ans
             let next = found.items.last().filter(|_| found.more).map(|last| last.id);
             Ok((found.items, next))
         })
-        .await?;
+        .await??;
     let sees_all = visit.caller().shops == Shops::All;
     let total = sees_all.then(|| figures::count(visit.node().published.load().counts().0));
     page(&ListPage {

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::files;
@@ -84,7 +84,11 @@ pub(super) fn path(node: &Node, name: &BackupName) -> PathBuf {
 
 /// Opens the backup `name`; the file stands at its beginning.
 pub(super) fn open(node: &Node, name: &BackupName) -> Result<(File, Found), OperationError> {
-    let path = path(node, name);
+    open_in(&node.config.load().backup.directory, name)
+}
+
+fn open_in(directory: &Path, name: &BackupName) -> Result<(File, Found), OperationError> {
+    let path = directory.join(name.as_str());
     // A link would lead out of the folder.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
@@ -102,26 +106,25 @@ pub(super) fn open(node: &Node, name: &BackupName) -> Result<(File, Found), Oper
 
 /// Every backup of the folder, in no order; other files are none of ours.
 pub(super) fn list(node: &Node) -> Result<Vec<Found>, OperationError> {
-    list_where(node, |_| true)
+    list_where(&node.config.load().backup.directory, |_| true)
 }
 
 /// Those that the schedule made. Their name alone is not enough: somebody may have given it.
-pub(super) fn list_scheduled(node: &Node) -> Result<Vec<Found>, OperationError> {
-    let mut found = list_where(node, BackupName::is_scheduled)?;
+pub(super) fn list_scheduled(directory: &Path) -> Result<Vec<Found>, OperationError> {
+    let mut found = list_where(directory, BackupName::is_scheduled)?;
     found.retain(|found| found.header.as_ref().is_ok_and(|header| header.scheduled));
     Ok(found)
 }
 
 fn list_where(
-    node: &Node,
+    directory: &Path,
     wanted: impl Fn(&BackupName) -> bool,
 ) -> Result<Vec<Found>, OperationError> {
-    let directory = node.config.load().backup.directory.clone();
     let unreadable = |error: &io::Error| {
         let folder = directory.display();
         OperationError::Files(format!("the folder of backups {folder} cannot be read ({error})"))
     };
-    let entries = match fs::read_dir(&directory) {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(unreadable(&error)),
@@ -132,7 +135,7 @@ fn list_where(
         let name = entry.file_name().to_str().and_then(BackupName::parse);
         let Some(name) = name.filter(&wanted) else { continue };
         // One that went meanwhile, or is no file, is no backup.
-        found.extend(open(node, &name).ok().map(|(_, found)| found));
+        found.extend(open_in(directory, &name).ok().map(|(_, found)| found));
     }
     Ok(found)
 }

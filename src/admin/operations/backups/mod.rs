@@ -15,17 +15,16 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::json;
 
 pub use self::folder::BackupName;
-pub use self::schedule::{Schedule, maintain, schedule};
+pub use self::schedule::{Schedule, last_scheduled, maintain, schedule};
 
 use self::folder::Found;
-use super::{OneAtATime, OperationError, Resource, now};
+use super::{OneAtATime, OperationError, Resource, Taken, now};
 use crate::admin::audit::{self, Action, Subject, SubjectKind};
 use crate::admin::caller::{Caller, Permission, Via};
 use crate::admin::node::Node;
@@ -45,8 +44,8 @@ pub const PASSPHRASE_BYTES: (usize, usize) = (12, 4096);
 /// What a node remembers of its backups; lost with the process.
 #[derive(Debug, Default)]
 pub struct Memory {
-    busy: AtomicBool,
-    verifying: AtomicBool,
+    busy: Taken,
+    verifying: Taken,
     /// What came of reading a file to its end, by its name.
     checked: Mutex<BTreeMap<String, Checked>>,
     schedule: Mutex<schedule::Attempts>,
@@ -417,7 +416,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// One backup is made at a time.
-fn take_turn(node: &Node) -> Result<OneAtATime<'_>, OperationError> {
+fn take_turn(node: &Node) -> Result<OneAtATime, OperationError> {
     OneAtATime::take(&node.backups.busy, "another backup is being made; try again when it is done")
 }
 

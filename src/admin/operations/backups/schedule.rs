@@ -5,9 +5,10 @@
 
 use std::cmp::Reverse;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
-use super::folder::{self, Found};
+use super::folder;
 use super::{Wanted, encryption, lock, make, remove};
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
@@ -64,7 +65,7 @@ pub fn schedule(node: &Node, caller: &Caller) -> Result<Option<Schedule>, Operat
     let config = node.config.load();
     let Some(interval) = config.backup.interval else { return Ok(None) };
     let now = now(node);
-    let last = newest(&folder::list_scheduled(node)?, now);
+    let last = last_scheduled(&config.backup.directory, now)?;
     let failure = lock(&node.backups.schedule).failure.clone();
     Ok(Some(Schedule {
         interval,
@@ -80,7 +81,10 @@ pub fn schedule(node: &Node, caller: &Caller) -> Result<Option<Schedule>, Operat
 /// Makes a backup if one is due, and deletes those that are too many. Whether one was made.
 pub fn maintain(node: &Node) -> Result<bool, OperationError> {
     let config = node.config.load_full();
-    let Some(interval) = config.backup.interval else { return Ok(false) };
+    let Some(interval) = config.backup.interval else {
+        node.metrics.backup_schedule(None, None);
+        return Ok(false);
+    };
     if !may_try(node, interval) {
         return Ok(false);
     }
@@ -104,7 +108,8 @@ fn may_try(node: &Node, interval: Duration) -> bool {
 
 fn make_if_due(node: &Node, interval: Duration) -> Result<bool, OperationError> {
     let now = now(node);
-    let newest = newest(&folder::list_scheduled(node)?, now);
+    let newest = last_scheduled(&node.config.load().backup.directory, now)?;
+    node.metrics.backup_schedule(Some(interval), newest);
     if newest.is_some_and(|newest| now < newest + interval) {
         return Ok(false);
     }
@@ -118,14 +123,19 @@ fn make_if_due(node: &Node, interval: Duration) -> Result<bool, OperationError> 
     Ok(true)
 }
 
-/// The newest that does not lie ahead: after a step back of the clock those that do say nothing.
-fn newest(found: &[Found], now: Timestamp) -> Option<Timestamp> {
+/// When the newest of `directory` was made that the schedule made and that does not lie ahead:
+/// after a step back of the clock those that do say nothing.
+pub fn last_scheduled(
+    directory: &Path,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, OperationError> {
+    let found = folder::list_scheduled(directory)?;
     let made = found.iter().filter_map(|found| found.header.as_ref().ok());
-    made.map(crate::store::backup::Header::created_at).filter(|at| *at <= now).max()
+    Ok(made.map(crate::store::backup::Header::created_at).filter(|at| *at <= now).max())
 }
 
 fn prune(node: &Node, keep: usize) -> Result<(), OperationError> {
-    let mut found = folder::list_scheduled(node)?;
+    let mut found = folder::list_scheduled(&node.config.load().backup.directory)?;
     found.sort_by_key(|found| {
         Reverse(found.header.as_ref().ok().map(crate::store::backup::Header::created_at))
     });

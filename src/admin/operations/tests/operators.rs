@@ -53,7 +53,7 @@ async fn what_may_be_an_operator() {
     let again =
         create(&bench.node, &Caller::socket(), &fields("Ada", Role::Viewer, &[]), None, None);
     assert!(is_conflict(&again), "names are one without regard to case");
-    let generated = generate_password(&bench.node).unwrap();
+    let generated = generate_password(bench.node.entropy.as_ref()).unwrap();
     assert_eq!((generated.expose().len(), generated.expose().matches('-').count()), (29, 5));
 }
 
@@ -66,16 +66,16 @@ fn the_last_owner_who_can_sign_in_stays() {
     create(node, &socket, &fields("nopassword", Role::Owner, &[]), None, None).unwrap();
     let viewer = OperatorChange { role: Some(Role::Viewer), ..Default::default() };
     let disabled = OperatorChange { disabled: Some(true), ..Default::default() };
-    assert!(is_conflict(&change(node, &socket, ada, &viewer)));
-    assert!(is_conflict(&change(node, &socket, ada, &disabled)));
-    assert!(is_conflict(&delete(node, &socket, ada)));
+    assert!(is_conflict(&change(node, &socket, ada, &viewer, &Precondition::none())));
+    assert!(is_conflict(&change(node, &socket, ada, &disabled, &Precondition::none())));
+    assert!(is_conflict(&delete(node, &socket, ada, &Precondition::none())));
     let bob = operator(&bench, "bob", Role::Owner).id;
-    change(node, &socket, ada, &disabled).unwrap();
-    assert!(is_conflict(&delete(node, &socket, bob)));
+    change(node, &socket, ada, &disabled, &Precondition::none()).unwrap();
+    assert!(is_conflict(&delete(node, &socket, bob, &Precondition::none())));
     let enabled = OperatorChange { disabled: Some(false), ..Default::default() };
-    change(node, &socket, ada, &enabled).unwrap();
-    delete(node, &socket, bob).unwrap();
-    assert!(is_conflict(&delete(node, &socket, ada)));
+    change(node, &socket, ada, &enabled, &Precondition::none()).unwrap();
+    delete(node, &socket, bob, &Precondition::none()).unwrap();
+    assert!(is_conflict(&delete(node, &socket, ada, &Precondition::none())));
     let all = list(node, &socket, None, 10).unwrap();
     assert_eq!(all.items.len(), 2);
 }
@@ -97,8 +97,10 @@ fn a_token_of_few_scopes_makes_nobody_mightier_than_itself() {
         let refused = create(node, &people, &fields, Some(&password), None).unwrap_err();
         assert!(forbidden(refused), "{role}");
     }
-    assert!(forbidden(reset_password(node, &people, id, &password).unwrap_err()));
-    assert!(forbidden(delete(node, &people, id).unwrap_err()));
+    assert!(forbidden(
+        reset_password(node, &people, id, &password, &Precondition::none()).unwrap_err()
+    ));
+    assert!(forbidden(delete(node, &people, id, &Precondition::none()).unwrap_err()));
     let token = |scopes: Option<Vec<&str>>| admin_tokens::AdminTokenFields {
         name: "t".to_owned(),
         role: Role::Owner,
@@ -139,11 +141,11 @@ async fn a_deleted_shop_is_nobodys_any_more() {
     get("/api/v1/shops/two").await.expect(200);
     // The member is bare now; what else of it changes needs no shop, a new list does.
     let rename = OperatorChange { name: Some("n".to_owned()), ..Default::default() };
-    let renamed = change(node, &socket, id, &rename).unwrap();
+    let renamed = change(node, &socket, id, &rename, &Precondition::none()).unwrap();
     assert_eq!(renamed.shops, BTreeSet::new());
     let none =
         OperatorChange { shops: Some(Vec::new()), name: Some("o".into()), ..Default::default() };
-    assert!(change(node, &socket, id, &none).is_err());
+    assert!(change(node, &socket, id, &none, &Precondition::none()).is_err());
 }
 
 #[tokio::test]

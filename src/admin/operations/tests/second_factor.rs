@@ -38,7 +38,7 @@ async fn enrolled(bench: &Bench) -> (SignedIn, App, Vec<SecretText>) {
     operator(bench, "ada", Role::Owner);
     let in_now = signed_in(bench, "ada").await;
     let caller = &in_now.session.caller;
-    let app = App::of(begin(&bench.node, caller).unwrap().secret.expose());
+    let app = App::of(begin(&bench.node, caller, &secret(PASSWORD)).unwrap().secret.expose());
     let codes = confirm(&bench.node, caller, &app.code(bench)).unwrap();
     bench.clock.advance(Duration::from_secs(30));
     (in_now, app, codes)
@@ -51,8 +51,18 @@ async fn it_is_enrolled_with_a_code_and_not_before() {
     let in_now = signed_in(&bench, "ada").await;
     let (node, caller) = (&bench.node, &in_now.session.caller);
     assert!(matches!(confirm(node, caller, "000000"), Err(OperationError::Conflict(_))));
-    let forgotten = App::of(begin(node, caller).unwrap().secret.expose());
-    let enrolling = begin(node, caller).unwrap();
+    // Whoever found an open browser does not know the password, and may not try many.
+    let refused = begin(node, caller, &secret("not this one"));
+    let Err(OperationError::Invalid(problems)) = refused else { panic!("{refused:?}") };
+    assert_eq!(problems[0].field, "own_password");
+    let guesses = (0..100).map(|_| begin(node, caller, &secret("not this one")));
+    let last = guesses.last().unwrap();
+    let Err(OperationError::TooMany { wait }) = last else { panic!("{last:?}") };
+    assert!(begun(node, caller).unwrap().is_none(), "nothing was begun");
+    // Long enough for the attempts of an honest owner.
+    bench.clock.advance(wait + Duration::from_secs(60));
+    let forgotten = App::of(begin(node, caller, &secret(PASSWORD)).unwrap().secret.expose());
+    let enrolling = begin(node, caller, &secret(PASSWORD)).unwrap();
     assert!(enrolling.uri.expose().contains(&format!("secret={}", enrolling.secret.expose())));
     assert!(enrolling.qr.unwrap().expose().starts_with("<svg"));
     assert_eq!(begun(node, caller).unwrap().unwrap().secret.expose(), enrolling.secret.expose());
@@ -67,7 +77,7 @@ async fn it_is_enrolled_with_a_code_and_not_before() {
         confirm(node, caller, &format!("{} {}", code.split_at(3).0, code.split_at(3).1)).unwrap();
     assert_eq!(codes.len(), 10);
     assert!(who(&bench, &in_now.cookie).unwrap().has_second_factor);
-    assert!(begin(node, caller).is_err(), "there is one");
+    assert!(begin(node, caller, &secret(PASSWORD)).is_err(), "there is one");
     assert!(begun(node, caller).unwrap().is_none());
 }
 
@@ -77,7 +87,7 @@ async fn an_enrolment_waits_for_ten_minutes() {
     operator(&bench, "ada", Role::Owner);
     let in_now = signed_in(&bench, "ada").await;
     let (node, caller) = (&bench.node, &in_now.session.caller);
-    let app = App::of(begin(node, caller).unwrap().secret.expose());
+    let app = App::of(begin(node, caller, &secret(PASSWORD)).unwrap().secret.expose());
     bench.clock.advance(Duration::from_secs(600));
     assert!(matches!(confirm(node, caller, &app.code(&bench)), Err(OperationError::Conflict(_))));
 }
@@ -142,7 +152,7 @@ async fn it_is_taken_away_with_a_code_or_by_an_owner() {
     assert!(remove(node, caller, &codes[1]).is_err());
     // Lost app, lost codes.
     let id = in_now.session.operator;
-    begin(node, caller).unwrap();
+    begin(node, caller, &secret(PASSWORD)).unwrap();
     let app = App::of(begun(node, caller).unwrap().unwrap().secret.expose());
     confirm(node, caller, &app.code(&bench)).unwrap();
     reset(node, &Caller::socket(), id).unwrap();
@@ -151,7 +161,7 @@ async fn it_is_taken_away_with_a_code_or_by_an_owner() {
     let viewer = operator(&bench, "bob", Role::Viewer);
     let bob = signed_in(&bench, "bob").await;
     assert!(reset(node, &bob.session.caller, viewer.id).is_err(), "not even its own");
-    assert!(begin(node, &Caller::socket()).is_err(), "nobody's");
+    assert!(begin(node, &Caller::socket(), &secret(PASSWORD)).is_err(), "nobody's");
 }
 
 /// Neither the secret nor the codes are in the database in the clear.

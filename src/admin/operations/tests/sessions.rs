@@ -8,7 +8,7 @@ use crate::admin::operations::operators::{OperatorChange, change_password, delet
 use crate::admin::operations::sessions::{
     goes_on, list, list_all, prune, revoke, revoke_all, sign_out,
 };
-use crate::admin::operations::{OperationError, Resource, operators};
+use crate::admin::operations::{OperationError, Precondition, Resource, operators};
 
 /// Something that is done to an operator.
 type Step = Box<dyn Fn(&Node, crate::id::OperatorId) -> Result<(), OperationError>>;
@@ -106,7 +106,9 @@ async fn changes_of_what_one_may_do_end_its_sessions() {
     bench.shop("one").await;
     operator(&bench, "root", Role::Owner);
     let one = |change: OperatorChange| {
-        move |node: &Node, id| operators::change(node, &Caller::socket(), id, &change).map(drop)
+        move |node: &Node, id| {
+            operators::change(node, &Caller::socket(), id, &change, &Precondition::none()).map(drop)
+        }
     };
     let shops = vec![ShopId::parse("one").unwrap()];
     let member =
@@ -123,11 +125,22 @@ async fn changes_of_what_one_may_do_end_its_sessions() {
             "password",
             Box::new(|node, id| {
                 let password = secret("another fine password");
-                operators::reset_password(node, &Caller::socket(), id, &password).map(drop)
+                operators::reset_password(
+                    node,
+                    &Caller::socket(),
+                    id,
+                    &password,
+                    &Precondition::none(),
+                )
+                .map(drop)
             }),
             false,
         ),
-        ("deleted", Box::new(|node, id| delete(node, &Caller::socket(), id)), false),
+        (
+            "deleted",
+            Box::new(|node, id| delete(node, &Caller::socket(), id, &Precondition::none())),
+            false,
+        ),
     ];
     for (number, (what, step, stays)) in steps.iter().enumerate() {
         let name = format!("ada{number}");
@@ -195,7 +208,9 @@ async fn sessions_are_listed_and_ended_by_whose_they_are_and_by_owners() {
     assert_eq!(revoke_all(node, &third.caller, ada.id, Some(third.id)).unwrap(), 1);
     assert_eq!(ids(list(node, &third.caller, ada.id).unwrap()), [third.id]);
     let change = OperatorChange { name: Some("eve".to_owned()), ..Default::default() };
-    assert!(operators::change(node, &third.caller, ada.id, &change).is_err());
+    assert!(
+        operators::change(node, &third.caller, ada.id, &change, &Precondition::none()).is_err()
+    );
     let actions = audited(&bench);
     for action in ["operator.signed_in", "operator.signed_out", "session.revoked"] {
         assert!(actions.contains(&action.to_owned()), "{action}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::admin::operations::sign_in::{SetUpFailure, Vouched, set_up, set_up_is_open, vouched};
-use crate::admin::operations::{operators, set_up as link};
+use crate::admin::operations::{Precondition, operators, set_up as link};
 use crate::store::{OidcSubject, StoreError};
 
 fn says(result: Result<SignedIn, SignInFailure>) -> &'static str {
@@ -135,7 +135,7 @@ async fn a_disabled_operator_is_told_only_with_the_right_password() {
     operator(&bench, "root", Role::Owner);
     let id = operator(&bench, "ada", Role::Owner).id;
     let change = operators::OperatorChange { disabled: Some(true), ..Default::default() };
-    operators::change(&bench.node, &Caller::socket(), id, &change).unwrap();
+    operators::change(&bench.node, &Caller::socket(), id, &change, &Precondition::none()).unwrap();
     assert_eq!(says(try_in(&bench.node, "ada", "wrong", None, HOME).await), "wrong");
     assert_eq!(says(try_in(&bench.node, "ada", PASSWORD, None, HOME).await), "disabled");
 }
@@ -266,7 +266,7 @@ async fn a_provider_vouches_for_its_own_and_nobody_else() {
     assert_eq!(says(try_in(&bench.node, "ada-2", "", None, HOME).await), "wrong");
     let change = operators::OperatorChange { disabled: Some(true), ..Default::default() };
     let id = same.session.operator;
-    operators::change(&bench.node, &Caller::socket(), id, &change).unwrap();
+    operators::change(&bench.node, &Caller::socket(), id, &change, &Precondition::none()).unwrap();
     let refused = vouched(&bench.node, word("1", "ada", Role::Viewer, &[]), ip(HOME), "").await;
     assert_eq!(says(refused), "disabled");
 }

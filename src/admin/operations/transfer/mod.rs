@@ -18,13 +18,12 @@ mod tests;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
 pub use self::export::{Selection, export, may_export};
 
-use super::OperationError;
+use super::{OneAtATime, OperationError};
 use crate::admin::caller::{Caller, Permission};
 use crate::admin::node::Node;
 use crate::decision::Facts as _;
@@ -147,25 +146,17 @@ enum Fate {
 
 /// The right to import: one at a time, so that the memory for files is bounded.
 #[derive(Debug)]
-pub struct ImportTurn(Arc<Node>);
-
-impl Drop for ImportTurn {
-    fn drop(&mut self) {
-        self.0.importing.store(false, Ordering::Release);
-    }
+pub struct ImportTurn {
+    node: Arc<Node>,
+    _turn: OneAtATime,
 }
-
-/// Whether an import is going on; see [`ImportTurn`].
-pub type Importing = AtomicBool;
 
 /// Takes the turn to import, before the file is read.
 pub fn take_turn(node: &Arc<Node>, caller: &Caller) -> Result<ImportTurn, OperationError> {
     require(caller)?;
-    if node.importing.swap(true, Ordering::AcqRel) {
-        let message = "another import is going on; try again when it is done";
-        return Err(OperationError::Conflict(message.to_owned()));
-    }
-    Ok(ImportTurn(Arc::clone(node)))
+    let message = "another import is going on; try again when it is done";
+    let turn = OneAtATime::take(&node.importing, message)?;
+    Ok(ImportTurn { node: Arc::clone(node), _turn: turn })
 }
 
 fn require(caller: &Caller) -> Result<(), OperationError> {
@@ -186,7 +177,7 @@ pub fn import(
     options: ImportOptions,
     report: Report<'_>,
 ) -> Result<Import, OperationError> {
-    let node = &turn.0;
+    let node = &turn.node;
     require(caller)?;
     let mut report = |phase, done, total| {
         if node.is_draining() {

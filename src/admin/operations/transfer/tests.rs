@@ -1,4 +1,5 @@
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::admin::operations::Precondition;
@@ -325,4 +326,53 @@ fn decisions_read_a_whole_batch_or_none_of_it() {
     });
     let digest = bench.node.pepper().digest(secret(3).as_bytes());
     assert!(bench.node.published.load().api_key(&digest).is_some());
+}
+
+/// What has to go on meanwhile, on a thread of its own so that it fails, and does not hang, when
+/// it waits for the one who calls.
+fn meanwhile(bench: &Bench, secret: String) -> (u16, String, String) {
+    let (node, clock) = (Arc::clone(&bench.node), Arc::clone(&bench.clock));
+    let (to, from) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let dir = tempfile::TempDir::new().unwrap();
+        let bench = Bench { node, clock, dir };
+        let told = runtime.block_on(async {
+            let ready = bench.get("/readyz").await;
+            let decision = bench.decide_key(&secret).await;
+            (ready.status.as_u16(), ready.get("/status"), decision)
+        });
+        to.send(told)
+    });
+    from.recv_timeout(std::time::Duration::from_secs(20)).expect("nobody waits for a writer")
+}
+
+#[test]
+fn decisions_and_readiness_go_on_between_and_within_batches() {
+    let bench = Bench::new();
+    let count = 2 * BATCH as u32 + 7;
+    let ready = |decision: &str| (200, "ok".to_owned(), decision.to_owned());
+    // No shop has more than it may.
+    let shops = count.div_ceil(100);
+    let mut text: String = (0..shops).map(|n| shop(&format!("s{n}"))).collect();
+    text.extend((0..count).map(|n| key(&format!("s{}", n / 100), n)));
+    let mut applied = Vec::new();
+    let imported = run(&bench, &text, PLAIN, &mut |phase, done, _| {
+        if phase == Phase::Applying {
+            // The shops come first.
+            let keys = u32::try_from(done).unwrap() - shops;
+            applied.push(keys);
+            if let Some(last) = keys.checked_sub(1) {
+                assert_eq!(meanwhile(&bench, secret(last)), ready("allow"));
+            }
+            if keys < count {
+                assert_eq!(meanwhile(&bench, secret(keys)), ready("invalid_credential"));
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(imported, Ok(Import::Done(_))), "{imported:?}");
+    assert_eq!(applied, [0, BATCH as u32, 2 * BATCH as u32, count]);
+    let within = bench.node.mutate(|_, _, _| Ok(meanwhile(&bench, secret(0))));
+    assert_eq!(within.unwrap(), ready("allow"));
 }

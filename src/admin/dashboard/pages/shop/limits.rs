@@ -17,12 +17,10 @@ use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
 use crate::admin::node::Node;
 use crate::admin::operations::limits::{self, LimitFields, Which};
-use crate::admin::operations::{Precondition, Version};
+use crate::admin::operations::{OperationError, Precondition, Version, standing};
 use crate::decision::policy::LimitPolicy;
-use crate::decision::rate_limit::{Algorithm, Limits as _, Quota};
-use crate::decision::{Facts as _, charge_of_shop};
+use crate::decision::rate_limit::{Algorithm, Quota};
 use crate::id::{KeyId, ShopId};
-use crate::limiter::Peek;
 use crate::store::{LimitRecord, ShopRecord};
 
 /// What a limit's form holds.
@@ -157,33 +155,23 @@ struct Standing {
     whole_in: Option<String>,
 }
 
-/// Where `shop` stands under every policy that counts its requests together.
-fn standings(node: &Node, shop: &ShopRecord) -> Vec<Standing> {
-    let snapshot = node.published.load();
-    let Some(known) = snapshot.shop(&shop.id) else { return Vec::new() };
-    let now = node.now().mono;
-    let limits = Peek(&node.limiter);
-    let standing = |(index, policy): (u16, &LimitPolicy)| {
-        let charge = charge_of_shop(index, known, &**snapshot)?;
-        let (own, at) = (&charge.quota, limits.peek(&charge, now));
-        let at_once = match policy.algorithm {
-            Algorithm::TokenBucket => own.burst.get(),
-            Algorithm::SlidingWindow => own.limit.get(),
-        };
-        // What is told is what would be left after one more request.
-        let after = if at.exceeded { 0 } else { policy.cost.get() };
-        let left = at.remaining.saturating_add(after).min(at_once);
-        let seconds = at.reset_us.div_ceil(1_000_000);
-        Some(Standing {
-            policy: policy.name.to_string(),
-            quota: of_quota(own, policy.algorithm),
-            is_own: *own != policy.quota,
-            left,
-            at_once,
-            whole_in: (left < at_once).then(|| figures::exact_length(seconds)),
-        })
-    };
-    (0u16..).zip(&snapshot.policies().limits).filter_map(standing).collect()
+/// Where the shop `id` stands, in words.
+fn standings(visit: &SignedIn, id: &ShopId) -> Result<Vec<Standing>, OperationError> {
+    let all = standing::of_shop(visit.node(), visit.caller(), id)?;
+    Ok(all.iter().map(Standing::of).collect())
+}
+
+impl Standing {
+    fn of(at: &standing::Standing) -> Self {
+        Self {
+            policy: at.policy.to_string(),
+            quota: of_quota(&at.quota, at.algorithm),
+            is_own: at.is_own,
+            left: at.left,
+            at_once: at.at_once,
+            whole_in: (at.left < at.at_once).then(|| figures::duration(at.whole_in_s)),
+        }
+    }
 }
 
 #[derive(Template)]
@@ -195,22 +183,22 @@ struct Page {
     standings: Vec<Standing>,
 }
 
-fn shown(visit: &SignedIn, shop: &ShopRecord) -> Page {
+fn shown(visit: &SignedIn, shop: &ShopRecord) -> Result<Page, OperationError> {
     let head = Head::of(shop, Tab::Limits);
     let may_write = may_in(visit, Permission::LimitsWrite, &shop.id);
     let action = format!("{}/limits", head.base);
-    Page {
+    Ok(Page {
         frame: visit.frame(format!("Limits of {}", head.title), "/shops"),
         limits: Overrides::of(visit.node(), &shop.limits, action, may_write),
-        standings: standings(visit.node(), shop),
+        standings: standings(visit, &shop.id)?,
         head,
-    }
+    })
 }
 
 /// `GET /shops/{shop}/limits`
 pub(in super::super) async fn show(visit: SignedIn, Segments(id): Segments<ShopId>) -> Answer {
     let shop = find(&visit, id).await?;
-    page(&shown(&visit, &shop))
+    page(&shown(&visit, &shop)?)
 }
 
 /// `POST /shops/{shop}/limits`
@@ -221,9 +209,10 @@ pub(in super::super) async fn put_of_shop(
 ) -> Answer {
     let shop = find(&visit, id).await?;
     let sent = LimitForm::sent(&form);
-    let again = |sent: LimitForm, errors: Errors| {
-        let page = shown(&visit, &shop);
-        Page { limits: page.limits.returned(sent, errors), ..page }
+    let shown = shown(&visit, &shop)?;
+    let again = |sent: LimitForm, errors: Errors| Page {
+        limits: shown.limits.returned(sent, errors),
+        ..shown
     };
     let fields = match sent.fields() {
         Ok(fields) => with(&shop.limits, &fields),
@@ -311,7 +300,6 @@ pub(in super::super) async fn remove_of_key(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::testing::Bench;
     use crate::id::Name;
 
     fn form(limit: &str, window: &str, burst: &str) -> LimitForm {
@@ -345,33 +333,5 @@ mod tests {
         let all = with(&[own("p"), own("q")], &fields);
         let told: Vec<_> = all.iter().map(|l| (l.policy.as_str(), l.limit)).collect();
         assert_eq!(told, [("q", 1), ("p", 5)]);
-    }
-
-    #[tokio::test]
-    async fn what_was_charged_is_told() {
-        let bench = Bench::new();
-        bench.shop("demo").await;
-        let body = r#"{"shop-me":{"limit":7,"window_seconds":60}}"#;
-        bench.put("/api/v1/shops/demo/limits", body).await.expect(200);
-        let id = ShopId::parse("demo").unwrap();
-        let record = bench.node.store.read(|tx| tx.shop(&id)).unwrap().unwrap();
-        let told = |node: &Node| {
-            let of = |policy: &str| {
-                let all = standings(node, &record);
-                let found = all.into_iter().find(|standing| standing.policy == policy);
-                found.map(|s| (s.left, s.at_once, s.is_own, s.whole_in.is_some()))
-            };
-            (of("shop-me"), of("widget-search"), of("search-anonymous"))
-        };
-        let untouched = Some((200, 200, false, false));
-        assert_eq!(told(&bench.node), (Some((7, 7, true, false)), untouched, None));
-        let snapshot = bench.node.published.load();
-        let shop = snapshot.shop(&id).unwrap();
-        let index = snapshot.policies().limits.iter().position(|p| p.name.as_str() == "shop-me");
-        let charge = charge_of_shop(u16::try_from(index.unwrap()).unwrap(), shop, &**snapshot);
-        for _ in 0..3 {
-            bench.node.limiter.charge(&[charge.unwrap()], bench.node.now().mono);
-        }
-        assert_eq!(told(&bench.node), (Some((4, 7, true, true)), untouched, None));
     }
 }
