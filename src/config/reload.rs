@@ -35,8 +35,8 @@ const RESTART: [(&str, Differs); 16] = [
 
 /// The keys that differ between `old` and `new` and that only a restart can apply. A reload
 /// applies the rest: routes, limits, issuers, upstreams, origins, widgets, the log's level,
-/// traces and their collector, certificates, sessions and passwords of operators, what is kept and for how long, backups, and
-/// for new connections the bounds and timeouts of the data plane.
+/// traces and their collector, certificates, sessions and passwords of operators, what is kept and
+/// for how long, backups, and for new connections the bounds and timeouts of the data plane.
 #[must_use]
 pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = RESTART.iter().filter(|(_, differs)| differs(old, new));
