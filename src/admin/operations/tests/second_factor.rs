@@ -62,7 +62,9 @@ async fn it_is_enrolled_with_a_code_and_not_before() {
     // Long enough for the attempts of an honest owner.
     bench.clock.advance(wait + Duration::from_secs(60));
     let forgotten = App::of(begin(node, caller, &secret(PASSWORD)).unwrap().secret.expose());
+    bench.clock.advance(Duration::from_secs(60));
     let enrolling = begin(node, caller, &secret(PASSWORD)).unwrap();
+    bench.clock.advance(Duration::from_secs(60));
     assert!(enrolling.uri.expose().contains(&format!("secret={}", enrolling.secret.expose())));
     assert!(enrolling.qr.unwrap().expose().starts_with("<svg"));
     assert_eq!(begun(node, caller).unwrap().unwrap().secret.expose(), enrolling.secret.expose());
