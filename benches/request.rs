@@ -207,7 +207,7 @@ fn shared(upstream: SocketAddr) -> Arc<Shared> {
         snapshot: Arc::new(Published::new(snapshot)),
         limiter: Arc::new(Limiter::new(1 << 16, limits)),
         verified: Arc::new(VerifiedTokenCache::new(NonZeroUsize::MIN)),
-        metrics,
+        metrics: Arc::clone(&metrics),
         keys: Arc::new(NoKeys),
         issue: issue::channel().0,
         upstreams: UpstreamStates::default(),

@@ -54,15 +54,17 @@ fn access(gateway: &Gateway, id: &str) -> Value {
     gateway.wait_for_log(|e| e["target"] == "latchkey::access" && e["request_id"] == id)
 }
 
+/// Fields that are sent, whether their trace goes on, and what becomes of the state.
+type Row = (&'static [(&'static str, &'static str)], bool, Option<&'static str>);
+
 #[test]
 fn a_trusted_proxys_trace_goes_on_and_nobody_elses() {
+    const FUTURE: &str = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
     let valid = &[("traceparent", PARENT), ("tracestate", STATE)][..];
-    let future = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
-    // What is sent, whether the trace goes on, and what becomes of the state.
-    let rows: [(&[(&str, &str)], bool, Option<&str>); 13] = [
+    let rows: [Row; 13] = [
         (valid, true, Some(STATE)),
         (&[("TraceParent", PARENT)], true, None),
-        (&[("traceparent", future), ("tracestate", STATE)], true, Some(STATE)),
+        (&[("traceparent", FUTURE), ("tracestate", STATE)], true, Some(STATE)),
         (&[("traceparent", UNSAMPLED), ("tracestate", STATE)], true, Some(STATE)),
         (&[("traceparent", PARENT), ("tracestate", "no state")], true, None),
         (&[("traceparent", PARENT), ("tracestate", "a=1"), ("tracestate", "a=2")], true, None),
@@ -535,7 +537,7 @@ fn a_collector_behind_tls_with_a_secret() {
     let refused = w.gateway.send(&get(PATH));
     spans_of(&collector, refused.header("x-request-id").unwrap());
     let output = w.site.cli(&["config", "check"]);
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
     // Who is not who it should be gets nothing.
     let other = Authority::new();
     let mut site = section("ca.pem");

@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -18,7 +19,7 @@ use serde::Serialize;
 use tokio::time::{Sleep, sleep};
 use utoipa::ToSchema;
 
-use super::operations::events::{HEARTBEAT, Subscription};
+use super::operations::events::Subscription;
 use crate::clock::Timestamp;
 use crate::decision::denial::Code;
 use crate::decision::principal::Mechanism;
@@ -112,7 +113,9 @@ pub fn resumed(headers: &HeaderMap, after: Option<&str>, begun: Timestamp) -> Op
     Some(known.and_then(|(_, sequence)| sequence.parse().ok()).unwrap_or(0))
 }
 
-fn event_id(sequence: u64, begun: Timestamp) -> String {
+/// The name of a refusal in the stream, among those of the process that began at `begun`.
+#[must_use]
+pub fn event_id(sequence: u64, begun: Timestamp) -> String {
     format!("{}-{sequence}", process_name(begun))
 }
 
@@ -120,18 +123,20 @@ fn process_name(begun: Timestamp) -> String {
     format!("{:x}", begun.unix_ms())
 }
 
-/// Streams what `subscription` brings. `is_alive` is asked every few seconds whether the listener
+/// Streams what `subscription` brings. `is_alive` is asked at this `interval` whether the listener
 /// may still listen: its token may be revoked, its session ended.
 pub fn stream(
     subscription: Subscription,
     begun: Timestamp,
+    interval: Duration,
     is_alive: impl Fn() -> bool + Send + 'static,
 ) -> Response<Body> {
     let source = Source {
         subscription,
         begun,
         is_alive: Box::new(is_alive),
-        beat: Box::pin(sleep(HEARTBEAT)),
+        interval,
+        beat: Box::pin(sleep(interval)),
         greeted: false,
     };
     let mut response = Response::new(Body::new(Events(Some(Box::pin(source.next())))));
@@ -170,7 +175,9 @@ struct Source {
     subscription: Subscription,
     begun: Timestamp,
     is_alive: Box<dyn Fn() -> bool + Send>,
-    /// When the listener is looked after next.
+    /// From one look after the listener to the next.
+    interval: Duration,
+    /// When that is.
     beat: Pin<Box<Sleep>>,
     greeted: bool,
 }
@@ -191,7 +198,7 @@ impl Source {
         let bytes = match item {
             Some(item) => text(&item?, self.begun).into(),
             None if (self.is_alive)() => {
-                self.beat = Box::pin(sleep(HEARTBEAT));
+                self.beat = Box::pin(sleep(self.interval));
                 Bytes::from_static(b":\n\n")
             }
             None => return None,
@@ -221,7 +228,7 @@ mod tests {
 
     use super::*;
     use crate::admin::caller::Caller;
-    use crate::admin::operations::events::{Filter, subscribe};
+    use crate::admin::operations::events::{Filter, HEARTBEAT, subscribe};
     use crate::admin::testing::{Bench, START};
     use crate::events::bounded;
 
@@ -256,7 +263,7 @@ mod tests {
         let filter = Filter::default();
         let subscription = subscribe(&bench.node, &Caller::socket(), filter, after).unwrap();
         let alive = Arc::clone(alive);
-        stream(subscription, START, move || alive.load(Ordering::SeqCst)).into_body()
+        stream(subscription, START, HEARTBEAT, move || alive.load(Ordering::SeqCst)).into_body()
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ pub mod operations;
 mod origin;
 pub mod overview;
 mod patch;
+pub(crate) mod percent;
 mod plain;
 
 use std::sync::Arc;

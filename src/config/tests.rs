@@ -573,7 +573,7 @@ fn unknown_keys_at_every_level() {
             "zzz = 1",
             "zzz: unknown key; known here: server, admin, store, upstreams, origin, widget, \
              failed_attempts, routes, limits, issuers, limiter, rate_limit_headers, jwt_cache, \
-             cors, forward_auth, assertion, audit, usage, backup, log",
+             cors, forward_auth, assertion, audit, usage, backup, log, tracing",
         ),
         (
             "[server]\nlisten_address = '0.0.0.0:80'",
@@ -658,7 +658,7 @@ fn all_mistakes_at_once_each_from_its_source() {
             "latchkey.toml: colour: unknown key; known here: server, admin, store, upstreams, \
              origin, widget, failed_attempts, routes, limits, issuers, limiter, \
              rate_limit_headers, jwt_cache, cors, forward_auth, assertion, audit, \
-             usage, backup, log",
+             usage, backup, log, tracing",
         ],
     );
 }

@@ -414,6 +414,8 @@ fn an_upstream_gets_exactly_this() {
     let body = seen.pop().unwrap();
     assert_eq!(seen.remove(0), "POST /shops/me/a%20b?x=1&y=%2F..//{}| HTTP/1.1");
     seen.sort_unstable();
+    let trace = seen.remove(seen.iter().position(|l| l.starts_with("traceparent: ")).unwrap());
+    assert!(trace.len() == 13 + 55 && trace.starts_with("traceparent: 00-"), "{trace}");
     let address = upstream.address;
     assert_eq!(
         seen,

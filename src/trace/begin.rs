@@ -93,21 +93,18 @@ impl Ids {
         let claimed = Parent::of(values).map(|parent| (parent, is_trusted()));
         let taken =
             claimed.filter(|(_, is_trusted)| *is_trusted || policy.propagate == Propagate::Always);
-        let (id, parent, flags) = match taken {
-            Some((parent, is_trusted)) => {
-                let sampled = if is_trusted {
-                    parent.flags.sampled
-                } else {
-                    // Not by the id: that is the caller's choice.
-                    policy.sample_ratio.takes(self.random() >> 8)
-                };
-                (parent.trace, Some(parent.span), Flags { sampled, ..parent.flags })
-            }
-            None => {
-                let id = TraceId::from_random(self.random(), self.random());
-                let sampled = policy.sample_ratio.takes(id.randomness());
-                (id, None, Flags { sampled, random: true })
-            }
+        let (id, parent, flags) = if let Some((parent, is_trusted)) = taken {
+            let sampled = if is_trusted {
+                parent.flags.sampled
+            } else {
+                // Not by the id: that is the caller's choice.
+                policy.sample_ratio.takes(self.random() >> 8)
+            };
+            (parent.trace, Some(parent.span), Flags { sampled, ..parent.flags })
+        } else {
+            let id = TraceId::from_random(self.random(), self.random());
+            let sampled = policy.sample_ratio.takes(id.randomness());
+            (id, None, Flags { sampled, random: true })
         };
         let is_recorded = policy.is_exported && flags.sampled;
         Some(Trace { id, span: self.span(), parent, flags, is_recorded })
@@ -120,6 +117,8 @@ mod tests {
 
     use super::*;
 
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
     const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
     const RANDOM: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02";
@@ -153,15 +152,15 @@ mod tests {
         ] {
             let row = (propagate, ratio, value, is_trusted);
             let trace = begin(&ids, &policy(propagate, ratio), value, is_trusted).unwrap();
-            let is_theirs = trace.id.to_string() == SAMPLED[3..35];
+            let is_theirs = trace.id.to_string() == TRACE;
             let parent = trace.parent.map(|span| span.to_string());
-            let theirs = continued.then(|| SAMPLED[36..52].to_owned());
+            let theirs = continued.then(|| SPAN.to_owned());
             assert_eq!((is_theirs, parent), (continued, theirs), "{row:?}");
             assert_eq!(trace.flags.sampled, sampled, "{row:?}");
             assert_eq!(trace.is_recorded, sampled, "{row:?}");
             // Said of our own ids, and of others' only as they say.
             assert_eq!(trace.flags.random, !continued, "{row:?}");
-            assert_ne!(trace.span.to_string(), SAMPLED[36..52]);
+            assert_ne!(trace.span.to_string(), SPAN);
         }
         assert_eq!(begin(&ids, &policy(Off, 1.0), Some(SAMPLED), true), None);
         let random = begin(&ids, &policy(Trusted, 1.0), Some(RANDOM), true).unwrap();

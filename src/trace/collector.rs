@@ -144,7 +144,7 @@ impl Collector {
         }
     }
 
-    pub(super) fn encode(&self, batch: &[Box<Finished>]) -> Bytes {
+    pub(super) fn encode(&self, batch: &[Finished]) -> Bytes {
         otlp::encode(&self.resource, batch).into()
     }
 

@@ -57,7 +57,7 @@ trait Target: Send + Sync {
     /// The longest a span waits for others, and how many requests are told of at once.
     fn pace(&self) -> (Duration, usize);
 
-    fn encode(&self, batch: &[Box<Finished>]) -> Bytes;
+    fn encode(&self, batch: &[Finished]) -> Bytes;
 
     fn send(&self, body: Bytes, clock: &dyn Clock) -> impl Future<Output = Reply> + Send;
 }
@@ -67,7 +67,7 @@ impl Target for Collector {
         (self.interval, self.batch_max)
     }
 
-    fn encode(&self, batch: &[Box<Finished>]) -> Bytes {
+    fn encode(&self, batch: &[Finished]) -> Bytes {
         Self::encode(self, batch)
     }
 
@@ -138,7 +138,7 @@ impl<T: Target> Work<T> {
     }
 
     /// What is to be sent next. Once it is time to stop nothing is waited for.
-    async fn gather(&mut self) -> Vec<Box<Finished>> {
+    async fn gather(&mut self) -> Vec<Finished> {
         let pace = self.current().map(|target| target.pace());
         let (interval, max) = pace.unwrap_or((Duration::ZERO, UNWANTED));
         let mut batch = Vec::new();
@@ -177,7 +177,7 @@ impl<T: Target> Work<T> {
     }
 
     /// Brings `batch` to `target`, or gives it up.
-    async fn export(&mut self, target: &T, batch: Vec<Box<Finished>>) {
+    async fn export(&mut self, target: &T, batch: Vec<Finished>) {
         let (spans, body) = (spans_of(&batch), target.encode(&batch));
         // Of a batch under way only its encoding is kept.
         drop(batch);
@@ -262,8 +262,8 @@ fn vary(pause: Duration, chance: u64) -> Duration {
     pause / 2 + pause / 2 * share / 1000
 }
 
-fn spans_of(batch: &[Box<Finished>]) -> u64 {
-    batch.iter().map(|finished| finished.spans()).sum()
+fn spans_of(batch: &[Finished]) -> u64 {
+    batch.iter().map(Finished::spans).sum()
 }
 
 #[cfg(test)]
@@ -274,8 +274,8 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::super::otlp::tests::finished;
     use super::super::span::{Spans, channel};
+    use super::super::testing::finished;
     use super::*;
     use crate::clock::SystemClock;
 
@@ -310,7 +310,7 @@ mod tests {
             (Duration::from_secs(5), 4)
         }
 
-        fn encode(&self, batch: &[Box<Finished>]) -> Bytes {
+        fn encode(&self, batch: &[Finished]) -> Bytes {
             vec![0; batch.len()].into()
         }
 
@@ -388,7 +388,7 @@ mod tests {
             let before = script.began.elapsed();
             stop.send_replace(true);
             work.await.unwrap();
-            let took = script.began.elapsed() - before;
+            let took = script.began.elapsed().checked_sub(before).unwrap();
             let work = tokio::spawn(async {});
             (Self { spans, script, metrics, target, stop, work }, took)
         }
@@ -418,7 +418,8 @@ mod tests {
         scene.pass(30).await;
         let times: Vec<Duration> =
             scene.script.seen.lock().unwrap().iter().map(|(at, _)| *at).collect();
-        let pauses: Vec<u128> = times.windows(2).map(|w| (w[1] - w[0]).as_millis()).collect();
+        let pauses: Vec<u128> =
+            times.windows(2).map(|w| w[1].checked_sub(w[0]).unwrap().as_millis()).collect();
         assert_eq!(pauses.len(), 3);
         assert!((500..=1000).contains(&pauses[0]), "{pauses:?}");
         assert!((1000..=2000).contains(&pauses[1]), "{pauses:?}");

@@ -24,6 +24,8 @@ pub mod context;
 mod exporter;
 mod otlp;
 mod span;
+#[cfg(test)]
+mod testing;
 
 pub use self::begin::{Ids, Policy, Trace};
 pub use self::collector::{Collector, Fault};

@@ -90,12 +90,12 @@ impl Finished {
 /// The workers' end of the queue.
 #[derive(Debug, Clone)]
 pub struct Spans {
-    sender: mpsc::Sender<Box<Finished>>,
+    sender: mpsc::Sender<Finished>,
     metrics: Arc<Metrics>,
 }
 
 /// The exporter's end.
-pub type Received = mpsc::Receiver<Box<Finished>>;
+pub type Received = mpsc::Receiver<Finished>;
 
 /// A queue with room for so many requests; memory is taken as they come.
 #[must_use]
@@ -108,7 +108,7 @@ impl Spans {
     /// Hands a request over, or drops it: there is no room, or nobody exports any more.
     pub fn offer(&self, finished: Finished) {
         let spans = finished.spans();
-        if self.sender.try_send(Box::new(finished)).is_err() {
+        if self.sender.try_send(finished).is_err() {
             self.metrics.trace_spans(SpanOutcome::Dropped, spans);
         }
     }

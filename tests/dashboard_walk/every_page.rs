@@ -1,118 +1,16 @@
-//! Every page of the dashboard, empty and with content, light and dark, wide and narrow: nothing
-//! that axe-core objects to, no error of a script, no violation of the content security policy,
-//! nothing wider than the window, no secret where none belongs.
-//!
-//! With the environment variable `LATCHKEY_SHOTS` set to a directory, a picture of each is left
-//! there.
+//! Every page of the dashboard, empty and with content, for every role: an [`Inspector`] finds
+//! fault with none.
 
-use std::path::PathBuf;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{CHEAP, PRIMARY, SECRET, page, path};
-use crate::support::browser::Browser;
+use super::inspector::Inspector;
+use super::{CHEAP, PRIMARY, SECRET, page, path, states};
 use crate::support::dashboard::{PASSWORD, code_now, operator, sign_in, url, view, violations};
 use crate::support::gateway::{Gateway, Site};
 use crate::support::http::get;
 use crate::support::idp::{Key, Provider};
 use crate::support::upstream::{Behaviour, Upstream};
 use crate::support::{secrets, until};
-
-const VIEWS: [(u32, bool); 4] = [(1280, false), (1280, true), (360, false), (360, true)];
-
-/// A browser that finds fault with every page it is shown.
-struct Inspector<'g> {
-    browser: Browser,
-    gateway: &'g Gateway,
-    /// What the pages hold: part of a picture's name.
-    state: &'static str,
-    pictures: Option<PathBuf>,
-    faults: Vec<String>,
-    /// How many pages were looked at.
-    seen: usize,
-}
-
-impl<'g> Inspector<'g> {
-    fn new(gateway: &'g Gateway, state: &'static str) -> Self {
-        let pictures = std::env::var_os("LATCHKEY_SHOTS").map(PathBuf::from);
-        let (browser, faults) = (Browser::start(), Vec::new());
-        Self { browser, gateway, state, pictures, faults, seen: 0 }
-    }
-
-    /// Looks at an address.
-    fn open(&mut self, path: &str) {
-        view(&self.browser, 1280, false);
-        self.browser.open(&url(self.gateway, path));
-        self.look(path);
-    }
-
-    /// Presses a button, even where the browser would not let it be, and looks at what comes.
-    fn press(&mut self, selector: &str, name: &str) {
-        view(&self.browser, 1280, false);
-        let script = "document.querySelectorAll('form').forEach(f => { f.noValidate = true; });\
-            document.querySelectorAll('details').forEach(d => { d.open = true; });";
-        self.browser.run(script, &[]);
-        self.browser.press(selector);
-        self.look(name);
-    }
-
-    /// Looks at the page that is shown, on which no secret may stand.
-    fn look(&mut self, name: &str) {
-        let html = self.browser.run("return document.documentElement.outerHTML", &[]);
-        secrets::saw(html.as_str().expect("a page").as_bytes());
-        self.look_at_secret(name);
-    }
-
-    /// Looks at a page that shows something this once.
-    fn look_at_secret(&mut self, name: &str) {
-        self.seen += 1;
-        let complaints = self.browser.complaints();
-        self.faults.extend(complaints.iter().map(|said| format!("{name}: {said}")));
-        if self.pictures.is_some() {
-            for (width, dark) in VIEWS {
-                self.picture(name, width, dark);
-            }
-        }
-        // What is folded away counts too.
-        let unfold = "document.querySelectorAll('details').forEach(d => { d.open = true; });";
-        self.browser.run(unfold, &[]);
-        for (width, dark) in VIEWS {
-            view(&self.browser, width, dark);
-            let found = violations(&self.browser);
-            let scheme = if dark { "dark" } else { "light" };
-            let state = self.state;
-            let told = found.iter().map(|v| format!("{state} {name} {width} {scheme}: {v}"));
-            self.faults.extend(told);
-        }
-        view(&self.browser, 1280, false);
-    }
-
-    fn picture(&self, name: &str, width: u32, dark: bool) {
-        let Some(folder) = &self.pictures else { return };
-        view(&self.browser, width, dark);
-        let height = "return document.documentElement.scrollHeight";
-        let height = self.browser.run(height, &[]).as_u64().unwrap_or(900).clamp(900, 4000);
-        let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": 1});
-        let params = json!({"captureBeyondViewport": true, "clip": clip});
-        let taken = self.browser.devtools("Page.captureScreenshot", &params);
-        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        let name: String = name.trim_matches('/').chars().map(plain).take(60).collect();
-        let scheme = if dark { "dark" } else { "light" };
-        let file = format!("{}_{name}_{width}_{scheme}.png", self.state);
-        let bytes = STANDARD.decode(taken["data"].as_str().expect("a picture")).expect("base64");
-        std::fs::write(folder.join(file), bytes).expect("a file");
-    }
-}
-
-impl Drop for Inspector<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            assert!(self.faults.is_empty(), "{:#?}", self.faults);
-        }
-    }
-}
 
 #[test]
 fn without_anything() {
@@ -263,6 +161,8 @@ fn with_content() {
     first_links(&mut at);
     explored(&mut at, &live);
     shown_once(&mut at);
+    states::unfolded(&mut at);
+    states::refused_meanwhile(&mut at, &site);
     faults_of_forms(&mut at);
     on_a_phone(&mut at);
     second_factor(&mut at);
@@ -293,16 +193,22 @@ fn first_links(at: &mut Inspector<'_>) {
 }
 
 fn explored(at: &mut Inspector<'_>, key: &str) {
-    at.browser.open(&url(at.gateway, "/explore"));
-    let command = format!("curl http://x.example/api/plugin/shops/me -H 'X-Shop-API-Key: {key}'");
-    at.browser.fill(&[("paste", &command)]);
-    at.press("section[aria-labelledby=paste-title] button", "explored");
-    at.browser.open(&url(at.gateway, "/explore"));
-    at.browser.fill(&[("paste", "curl --frobnicate")]);
-    at.press("section[aria-labelledby=paste-title] button", "explore-fault-of-paste");
-    at.browser.open(&url(at.gateway, "/explore"));
-    at.browser.fill(&[("path", "no path"), ("kind", "x-shop-api-key"), ("client", "nobody")]);
-    at.press("section[aria-labelledby=describe-title] button.primary", "explore-faults");
+    let base = "curl http://x.example/api";
+    let known = format!("-H 'X-Shop-API-Key: {key}'");
+    for (paste, name) in [
+        (&*format!("{base}/plugin/shops/me {known}"), "explored"),
+        (&*format!("{base}/plugin/shops/me -H 'X-Shop-API-Key: sk_none'"), "explored-401"),
+        (&*format!("{base}/plugin/shops/shop-01/orders {known}"), "explored-403"),
+        (&*format!("{base}/plugin/shops/demo/orders {known}"), "explored-429"),
+        ("curl http://x.example/nowhere", "explored-404"),
+        ("curl --frobnicate", "explore-fault-of-paste"),
+    ] {
+        let button = "section[aria-labelledby=paste-title] button";
+        at.send("/explore", &[("paste", paste)], button, name);
+    }
+    let described = [("path", "no path"), ("kind", "x-shop-api-key"), ("client", "nobody")];
+    let button = "section[aria-labelledby=describe-title] button.primary";
+    at.send("/explore", &described, button, "explore-faults");
 }
 
 /// Pages that show something once.
@@ -353,11 +259,7 @@ fn faults_of_forms(at: &mut Inspector<'_>) {
             "import-faults",
         ),
     ] {
-        at.browser.open(&url(at.gateway, path));
-        at.browser
-            .run("document.querySelectorAll('details').forEach(d => { d.open = true; })", &[]);
-        at.browser.fill(fields);
-        at.press(button, name);
+        at.send(path, fields, button, name);
     }
     at.browser.open(&url(at.gateway, settings));
     let spoil = "document.querySelectorAll('input[name=csrf]').forEach(f => { f.value = 'x'; });";

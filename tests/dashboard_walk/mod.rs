@@ -2,7 +2,9 @@
 
 mod access;
 mod every_page;
+mod inspector;
 mod nothing_secret;
+mod states;
 
 use serde_json::{Value, json};
 

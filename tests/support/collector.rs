@@ -137,7 +137,10 @@ fn read(stream: &mut dyn ReadWrite) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 16 * 1024];
     let mut more = |bytes: &mut Vec<u8>| match stream.read(&mut buffer) {
-        Ok(n) if n > 0 => Some(bytes.extend_from_slice(&buffer[..n])),
+        Ok(n) if n > 0 => {
+            bytes.extend_from_slice(&buffer[..n]);
+            Some(())
+        }
         Ok(_) | Err(_) => None,
     };
     let end = loop {

@@ -163,13 +163,17 @@ pub(crate) fn view(browser: &Browser, width: u32, dark: bool) {
 }
 
 /// What is wrong with the page that the browser shows: what axe-core finds, and whether the page
-/// is wider than the window.
+/// is wider than the window or a table wider than its place, unless that says how to scroll it.
 pub(crate) fn violations(browser: &Browser) -> Vec<String> {
     browser.run(AXE, &[]);
     let script = "const found = await axe.run(document, {resultTypes: ['violations']});\
         const all = found.violations.map(v => `${v.id}: ${v.nodes.map(n => n.html).join(' ')}`);\
         const wide = document.documentElement.scrollWidth;\
         if (wide > innerWidth) all.push(`the page is ${wide} wide, the window ${innerWidth}`);\
+        for (const table of document.querySelectorAll('.table:not([tabindex])')) {\
+            const [wide, place] = [table.scrollWidth, table.clientWidth];\
+            if (wide > place) all.push(`a table is ${wide} wide in a place of ${place}`);\
+        }\
         return all;";
     let found = browser.run(script, &[]);
     let Value::Array(found) = found else { panic!("axe-core did not run: {found}") };

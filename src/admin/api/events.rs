@@ -14,7 +14,7 @@ use super::respond::blocking;
 use crate::admin::caller::{Caller, Via};
 use crate::admin::live::{self, RefusalView};
 use crate::admin::node::Node;
-use crate::admin::operations::events::{self, Filter};
+use crate::admin::operations::events::{self, Filter, HEARTBEAT};
 use crate::admin::operations::overview;
 use crate::admin::overview::{Overview, Span};
 use crate::id::ShopId;
@@ -73,7 +73,7 @@ pub(super) async fn stream(
     let subscription = events::subscribe(&node, &caller, Filter { code, shop }, after)?;
     // It does not keep the node alive.
     let weak = Arc::downgrade(&node);
-    Ok(live::stream(subscription, node.begun, move || still_may(&weak, &caller)))
+    Ok(live::stream(subscription, node.begun, HEARTBEAT, move || still_may(&weak, &caller)))
 }
 
 /// Whether the token that a listener came with is as good as it was.

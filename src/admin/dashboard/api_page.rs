@@ -6,10 +6,11 @@ use std::sync::OnceLock;
 use askama::Template;
 use serde_json::Value;
 
-use super::frame::{Frame, segment};
+use super::frame::Frame;
 use super::visit::SignedIn;
 use super::{Answer, page};
 use crate::admin::api;
+use crate::admin::percent::encoded;
 
 #[derive(Template)]
 #[template(path = "api.html")]
@@ -118,7 +119,7 @@ impl Reference {
                     None => groups.push(Group {
                         name: tag.to_owned(),
                         title: capitalized(tag),
-                        anchor: format!("group-{}", segment(&tag.replace(' ', "-"))),
+                        anchor: format!("group-{}", encoded(&tag.replace(' ', "-"))),
                         operations: vec![made],
                     }),
                 }
@@ -162,7 +163,7 @@ impl Operation {
             kind: response.get("content").and_then(first_schema).map(Type::of),
         });
         Self {
-            anchor: format!("op-{}", segment(&text(operation, "operationId"))),
+            anchor: format!("op-{}", encoded(&text(operation, "operationId"))),
             path: path.to_owned(),
             summary: text(operation, "summary"),
             description: text(operation, "description"),

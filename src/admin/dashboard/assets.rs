@@ -34,10 +34,11 @@ macro_rules! files {
 }
 
 /// All of them.
-static FILES: [File; 12] = files! {
+static FILES: [File; 13] = files! {
     "app.css": CSS,
     "app.js": JS,
     "copy.js": JS,
+    "import.js": JS,
     "key.svg": SVG,
     "live.js": JS,
     "overview.js": JS,

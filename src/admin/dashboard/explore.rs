@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::extract::RawQuery;
 
+use super::figures::duration;
 use super::form::{Errors, Form};
 use super::frame::{Frame, query_value};
 use super::visit::SignedIn;
@@ -78,6 +79,8 @@ struct Walk {
     stages: Vec<Step>,
     branches: Vec<Branch>,
     advice: &'static str,
+    /// Until it would pass.
+    wait: Option<String>,
     request: Vec<(String, String)>,
 }
 
@@ -116,7 +119,7 @@ pub(super) async fn show(visit: SignedIn, RawQuery(query): RawQuery) -> Answer {
         (Some(_), Some(refusal)) => Some(format!(
             "Refused at {} with {} {}: {} Its credential was not kept: paste it below to see \
              every stage as it is now.",
-            refusal.at,
+            super::figures::moment(&refusal.at),
             refusal.status,
             refusal.code.as_str(),
             super::failure::sentence(&refusal.why),
@@ -286,7 +289,11 @@ impl Walk {
                 Verdict::Undecided => "undecided",
                 Verdict::NotReached => "not reached",
             },
-            why: stage.why.clone(),
+            // Which stage that was is to be seen: it is the one before that did not pass.
+            why: match stage.verdict {
+                Verdict::NotReached => String::new(),
+                _ => stage.why.clone(),
+            },
         });
         Self {
             verdict,
@@ -294,6 +301,7 @@ impl Walk {
             stages: stages.collect(),
             branches: branches(&explanation, policies),
             advice: explanation.code.as_deref().map_or("", advice),
+            wait: explanation.retry_after_seconds.map(duration),
             request: understood(described),
             explanation,
         }
@@ -382,8 +390,8 @@ fn advice(code: &str) -> &'static str {
             "Send one credential, in one header field, and a path without encoded slashes or dots."
         }
         "not_found" => {
-            "Compare method and path with the routes on the API's page of your configuration \
-             (`routes` in latchkey.toml)."
+            "Compare method and path with the routes, which are listed under Policies and stand as \
+             `[[routes]]` in latchkey.toml."
         }
         "missing_credential" => {
             "The caller forgot the header, or a proxy on the way removed it. Send the one that \

@@ -50,7 +50,7 @@ impl Failure {
         let to = if back == "/" {
             "/sign-in".to_owned()
         } else {
-            format!("/sign-in?next={}", super::frame::segment(back))
+            format!("/sign-in?next={}", crate::admin::percent::encoded(back))
         };
         let mut this = Self::new(StatusCode::SEE_OTHER, "Sign in", "This page needs a sign-in.");
         this.go = Some(to);

@@ -1,7 +1,12 @@
-//! Numbers, as people read them.
+//! Numbers, sizes, lengths of time and moments, as people read them. How long ago something was is
+//! the frame's to say, which knows when its page was made.
+
+use std::fmt::Display;
+
+use crate::clock::Timestamp;
 
 /// With a comma between thousands.
-pub(super) fn count(number: &impl ToString) -> String {
+pub(super) fn count(number: impl Display + Copy) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -53,6 +58,53 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// Of requests, shops and what else there are some or one of.
+pub(super) fn counted(number: usize, one: &str) -> String {
+    format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// A window of a limit, exactly: `1 minute`, `90 seconds`.
+pub(super) fn exact_length(seconds: u64) -> String {
+    let (count, name) = units(seconds);
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
+/// How often something is: `day`, `6 hours`.
+pub(super) fn every(seconds: u64) -> String {
+    match units(seconds) {
+        (1, name) => name.to_owned(),
+        _ => exact_length(seconds),
+    }
+}
+
+/// In the largest unit that fits exactly.
+fn units(seconds: u64) -> (u64, &'static str) {
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
+    let fits = |unit: u64| seconds > 0 && seconds.is_multiple_of(unit);
+    let (unit, name) = units.into_iter().find(|(unit, _)| fits(*unit)).unwrap_or((1, "second"));
+    (seconds / unit, name)
+}
+
+/// A number of bytes: `1.5 MiB`.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let Some((unit, name)) = UNITS.into_iter().find(|(unit, _)| count >= *unit) else {
+        return format!("{count} B");
+    };
+    let tenths = u128::from(count) * 10 / u128::from(unit);
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+/// When exactly, where that matters: `2027-01-31 12:30:05 UTC`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "templates pass references")]
+pub(super) fn moment(at: &Timestamp) -> String {
+    let text = at.to_string();
+    match text.strip_suffix('Z').and_then(|text| text.split_once('T')) {
+        Some((day, time)) => format!("{day} {time} UTC"),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,7 +114,7 @@ mod tests {
         for (number, expected) in
             [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")]
         {
-            assert_eq!(count(&number), expected);
+            assert_eq!(count(number), expected);
         }
         for (number, expected) in
             [(0.0, "0"), (0.001, "< 0.01"), (0.5, "0.50"), (12.345, "12.3"), (12345.6, "12346")]
@@ -89,5 +141,25 @@ mod tests {
         ] {
             assert_eq!(duration(seconds), expected);
         }
+        for (seconds, exact, often) in [
+            (0, "0 seconds", "0 seconds"),
+            (60, "1 minute", "minute"),
+            (90, "90 seconds", "90 seconds"),
+            (7200, "2 hours", "2 hours"),
+            (86_400, "1 day", "day"),
+        ] {
+            assert_eq!((exact_length(seconds).as_str(), every(seconds).as_str()), (exact, often));
+        }
+    }
+
+    #[test]
+    fn things_and_sizes_and_moments() {
+        assert_eq!(counted(1, "shop"), "1 shop");
+        assert_eq!(counted(1200, "key"), "1,200 keys");
+        assert_eq!(bytes(5), "5 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "17179869183.9 GiB");
+        let at = Timestamp::parse_rfc3339("2027-01-31T12:30:05Z").unwrap();
+        assert_eq!(moment(&at), "2027-01-31 12:30:05 UTC");
     }
 }

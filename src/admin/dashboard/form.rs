@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use axum::body::to_bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts as _, Request};
 use axum::http::header::{CONTENT_TYPE, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use subtle::ConstantTimeEq as _;
 
 use super::failure::Failure;
-use super::visit::Visit;
+use super::visit::{SignedIn, Visit};
 use super::{Answer, Site, page_with};
 use crate::admin::operations::OperationError;
 
 /// Most bytes of a form.
 const FORM_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of a form that holds a file: one of 4 MiB, whose quotes and braces take three bytes.
+const FILE_FORM_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most fields of a form.
 const FIELDS_MAX: usize = 500;
 
@@ -66,10 +68,31 @@ impl Form {
     }
 }
 
+/// A form that may hold a file's text, for who has signed in.
+#[derive(Debug)]
+pub(super) struct FileForm(pub(super) Form);
+
+impl FromRequest<Site> for FileForm {
+    type Rejection = Failure;
+
+    async fn from_request(mut request: Request, site: &Site) -> Result<Self, Failure> {
+        let (mut parts, body) = request.into_parts();
+        SignedIn::from_request_parts(&mut parts, site).await?;
+        request = Request::from_parts(parts, body);
+        Form::read(request, site, FILE_FORM_BYTES_MAX).await.map(Self)
+    }
+}
+
 impl FromRequest<Site> for Form {
     type Rejection = Failure;
 
     async fn from_request(request: Request, site: &Site) -> Result<Self, Failure> {
+        Self::read(request, site, FORM_BYTES_MAX).await
+    }
+}
+
+impl Form {
+    async fn read(request: Request, site: &Site, bytes_max: usize) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
         let visit = Visit::of(&parts)?;
         if !is_same_site(&parts.headers, &visit) {
@@ -81,12 +104,13 @@ impl FromRequest<Site> for Form {
         if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(Failure::bad_form("It is not what a browser sends for a form."));
         }
-        let bytes =
-            to_bytes(body, FORM_BYTES_MAX).await.map_err(|_| Failure::too_large(FORM_BYTES_MAX))?;
-        let again = Request::post("/")
+        let bytes = to_bytes(body, bytes_max).await.map_err(|_| Failure::too_large(bytes_max))?;
+        let mut again = Request::post("/")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(bytes.into())
             .map_err(|error| Failure::internal(&error))?;
+        // Its size was looked at above.
+        DefaultBodyLimit::disable().apply(&mut again);
         let fields = axum::Form::<Vec<(String, String)>>::from_request(again, site).await;
         let axum::Form(fields) = fields.map_err(|_| Failure::bad_form("It is not UTF-8."))?;
         if fields.len() > FIELDS_MAX {

@@ -146,6 +146,7 @@ fn relative(now: Timestamp, at: Timestamp) -> String {
     let seconds = if ahead { at.since(now) } else { now.since(at) }.as_secs();
     let (count, unit) = match seconds {
         0..10 if !ahead => return "just now".to_owned(),
+        0 => return "now".to_owned(),
         0..60 => (seconds, "second"),
         60..3600 => (seconds / 60, "minute"),
         3600..86_400 => (seconds / 3600, "hour"),
@@ -220,21 +221,6 @@ pub(super) fn spans(text: &str) -> Vec<(bool, &str)> {
     }
     let parts = text.split('`').zip([false, true].into_iter().cycle());
     parts.filter(|(part, _)| !part.is_empty()).map(|(part, is_code)| (is_code, part)).collect()
-}
-
-/// A text as one segment of a path, or one value of a query.
-pub(super) fn segment(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a String does not fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 /// Where to go after a sign-in: only a place of this site, told by its path.

@@ -39,7 +39,7 @@
 //! Then a route in [`pages`] and, if it has a place there, an item in `frame::NAV`. [`SignedIn`]
 //! sends whoever has no session to the sign-in; [`Form`] is only to be had from this site's own
 //! pages, with the session's token. A [`Failure`] becomes a page with the right status. A path
-//! in a link is made with `frame::segment`.
+//! in a link is made with `percent::encoded`.
 //!
 //! # Defences
 //!
@@ -113,7 +113,7 @@ fn pages() -> Router<Site> {
     Router::new()
         .route("/", get(overview::show))
         .route("/live/overview", get(overview::live))
-        .route("/live/events", get(refusals::live))
+        .route("/live/events", get(refusals::stream))
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
         .route(oidc::START, get(provider::begin))
         .route(oidc::CALLBACK, get(provider::finish))

@@ -25,6 +25,7 @@ struct Page {
     data: Overview,
     tiles: Vec<Tile>,
     rows: Vec<Row>,
+    cells: String,
 }
 
 /// A figure, and the name under which the script keeps it up to date.
@@ -65,7 +66,8 @@ pub(super) async fn show(visit: SignedIn, RawQuery(query): RawQuery) -> Answer {
     }
     let span = span_of(query.as_deref());
     let data = overview::read(visit.node(), visit.caller(), span)?;
-    page(&Page { frame, span: span.as_str(), tiles: tiles(&data), rows: rows(&data), data })
+    let cells = count(data.now.limiter_cells);
+    page(&Page { frame, span: span.as_str(), tiles: tiles(&data), rows: rows(&data), cells, data })
 }
 
 /// The same as JSON, for the page's script.
@@ -88,15 +90,15 @@ fn tiles(data: &Overview) -> Vec<Tile> {
     let last = |series: &Vec<f64>| series.last().copied().unwrap_or_default();
     let all = last(&requests.allowed) + last(&requests.refused) + last(&requests.error);
     let refused = if all > 0.0 { last(&requests.refused) / all } else { 0.0 };
-    let latency = latest(&data.latency_ms.p95).map_or_else(|| "–".to_owned(), decimal);
+    let latency = latest(&data.latency_ms.p95).map_or_else(String::new, decimal);
     let tile = |name, label, value, unit| Tile { name, label, value, unit };
     vec![
-        tile("requests", "Requests a second", decimal(all), ""),
+        tile("requests", "Requests", decimal(all), "/s"),
         tile("refused", "Refused", percent(refused), ""),
-        tile("latency", "95 of 100 within", latency, "ms"),
+        tile("latency", "95 % within", latency, "ms"),
         tile("limiter", "Limiter fill", percent(latest_fill(data)), ""),
-        tile("shops", "Shops", count(&data.now.shops), ""),
-        tile("keys", "API keys", count(&data.now.api_keys), ""),
+        tile("shops", "Shops", count(data.now.shops), ""),
+        tile("keys", "API keys", count(data.now.api_keys), ""),
     ]
 }
 

@@ -9,12 +9,13 @@ use axum::http::header::{HeaderMap, HeaderValue, LOCATION};
 use axum::response::Response;
 
 use super::failure::Failure;
-use super::frame::{next_of, query_value, segment};
+use super::frame::{next_of, query_value};
 use super::sign_in::{agent, replaced};
 use super::visit::Visitor;
 use super::{Answer, cookies};
 use crate::admin::oidc::{self, Refusal, Returned};
 use crate::admin::operations::sign_in::{self, SignInFailure};
+use crate::admin::percent::encoded;
 use crate::admin::{cookie, plain};
 
 /// Sends the browser to the provider.
@@ -32,7 +33,7 @@ pub(super) async fn begin(visit: Visitor, RawQuery(query): RawQuery) -> Answer {
         if !query_value(query.as_deref(), "moved").is_empty() {
             return Err(Failure::elsewhere(&public.to_string()));
         }
-        let next = segment(next);
+        let next = encoded(next);
         return Ok(visit.go(&format!("{public}{}?moved=1&next={next}", oidc::START), None));
     }
     let replaces = visit.session.as_ref().map(|session| session.id);

@@ -12,11 +12,12 @@ use axum::response::Response;
 
 use super::failure::Failure;
 use super::form::{Errors, Form, invalid_fields};
-use super::frame::{Flash, Frame, next_of, query_value, segment};
+use super::frame::{Flash, Frame, next_of, query_value};
 use super::visit::{SignedIn, Visitor};
 use super::{Answer, page, page_with};
 use crate::admin::operations::sign_in::{self as operation, SetUpFailure, SignInFailure};
 use crate::admin::operations::{sessions, sign_in};
+use crate::admin::percent::encoded;
 use crate::id::SessionId;
 use crate::secret::SecretText;
 
@@ -46,7 +47,7 @@ impl Page {
             name: name.to_owned(),
             next: next_of(next).unwrap_or_default().to_owned(),
             provider_query: next_of(next)
-                .map_or_else(String::new, |next| format!("?next={}", segment(next))),
+                .map_or_else(String::new, |next| format!("?next={}", encoded(next))),
             errors: Errors::default(),
             asks_code: false,
             by_provider: node.config.load().admin.oidc.is_some(),
@@ -84,7 +85,7 @@ pub(super) async fn enter(visit: Visitor, headers: HeaderMap, form: Form) -> Ans
             page(&again)
         }
         Err(SignInFailure::Throttled { retry_after_s }) => {
-            let wait = format!("Too many failed attempts. Try again in {retry_after_s} s");
+            let wait = format!("Too many failed attempts. Try again in {retry_after_s}\u{a0}s");
             again.errors.add("", wait);
             refused(&again, StatusCode::TOO_MANY_REQUESTS, retry_after_s)
         }

@@ -10,9 +10,10 @@ use tower::ServiceExt as _;
 
 use super::cookies;
 use super::form::Errors;
-use super::frame::{Flash, next_of, query_value, segment, spans};
+use super::frame::{Flash, next_of, query_value, spans};
 use crate::admin::operations::sign_in::{self, Vouched};
 use crate::admin::origin::Reached;
+use crate::admin::percent::encoded;
 use crate::admin::testing::Bench;
 use crate::decision::denial::Code;
 use crate::decision::origin::Origin;
@@ -99,7 +100,7 @@ async fn what_was_typed_comes_back_as_text() {
     let cookie = cookie_of(&bench, "ada", false).await;
     let page = html(ask(&bench, get("/explore", &cookie)).await).await;
     let csrf = page.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap();
-    let typed = segment(HOSTILE);
+    let typed = encoded(HOSTILE);
     let names = ["method", "path", "host", "origin", "client", "kind", "credential", "headers"];
     let fields: Vec<String> = names.iter().map(|name| format!("{name}={typed}")).collect();
     let pasted = format!("paste={typed}");
@@ -223,7 +224,7 @@ fn backticks_mark_code() {
 proptest! {
     #[test]
     fn a_segment_is_read_back(text in ".{0,80}") {
-        let query = format!("a={}", segment(&text));
+        let query = format!("a={}", encoded(&text));
         prop_assert_eq!(query_value(Some(&query), "a"), text);
     }
 

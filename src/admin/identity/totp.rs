@@ -3,13 +3,12 @@
 //!
 //! Pure: which codes were used before is the caller's to keep.
 
-use std::fmt::Write as _;
-
 use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 use ring::hmac;
 use subtle::ConstantTimeEq as _;
 
+use crate::admin::percent::encoded;
 use crate::clock::Timestamp;
 use crate::secret::{SecretBytes, SecretText};
 use crate::store::operators::TOTP_BYTES;
@@ -85,13 +84,13 @@ pub(in crate::admin) fn uri(
     account: &str,
 ) -> SecretText {
     let mut text = String::from("otpauth://totp/");
-    percent_encode(&mut text, issuer);
+    text.push_str(&encoded(issuer));
     text.push_str("%3A");
-    percent_encode(&mut text, account);
+    text.push_str(&encoded(account));
     text.push_str("?secret=");
     text.push_str(base32(secret).expose());
     text.push_str("&issuer=");
-    percent_encode(&mut text, issuer);
+    text.push_str(&encoded(issuer));
     text.push_str("&algorithm=SHA1&digits=6&period=30");
     SecretText::new(text)
 }
@@ -104,18 +103,6 @@ pub(in crate::admin) fn qr(uri: &SecretText) -> Option<SecretText> {
     // Without the XML declaration: it stands inside a page.
     let element = picture.split_once("?>").map_or(picture.as_str(), |(_, element)| element);
     Some(SecretText::new(element.to_owned()))
-}
-
-/// Everything but unreserved characters (RFC 3986 §2.3).
-fn percent_encode(to: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            to.push(char::from(byte));
-        } else {
-            // Writing to a `String` cannot fail.
-            let _ = write!(to, "%{byte:02X}");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 use super::Refusal;
 use super::attempt::Attempt;
-use super::http::{Fault, encoded, form};
+use super::http::{Fault, form};
 use super::provider::{ClientAuth, Known, STALE_MAX};
 use super::roles::at;
+use crate::admin::percent::encoded;
 use crate::clock::Timestamp;
 use crate::config::{self, OidcConfig};
 use crate::decision::jwt::{self, JwtFailure};

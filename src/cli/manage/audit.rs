@@ -1,6 +1,5 @@
 //! `audit`.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::admin::api::dto::AuditVerified;
+use crate::admin::percent::encoded;
 use crate::cli::args::{AuditCommand, AuditListArgs};
 use crate::cli::client::Client;
 use crate::cli::exit::{Exit, Failure};
@@ -161,18 +161,4 @@ async fn export_to(
     to.sync_all().map_err(failed)?;
     let written = json!({ "file": file });
     output.done(&format!("Written to {}.", file.display()), &written)
-}
-
-/// `text` as the value of a parameter of a query (RFC 3986 §2.1).
-fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a `String` cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }

@@ -155,7 +155,7 @@ fn files_of_header_fields() {
         "tracing.otlp.headers_file: needs an endpoint with https (or on this machine): plain http \
          would show its secrets to everybody on the way",
     )]);
-    let many = (0..17).map(|n| format!("x-{n}: 1\n")).collect::<String>();
+    let many = (0..17).map(|n| format!("x-{n}: 1")).collect::<Vec<_>>().join("\n");
     for (text, says) in [
         ("", " is empty"),
         ("hunter2", ", line 1: is not a header field; write Name: value"),

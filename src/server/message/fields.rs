@@ -18,9 +18,10 @@
 //! | `traceparent` | the request's trace and latchkey's span in it, where traces are on |
 //! | `tracestate` | the caller's, if its `traceparent` was taken; else none |
 //!
-//! But for the assertion and the last two none is ever missing or empty: what does not apply is `-`,
-//! which is no shop id and no key id. Bytes of a subject or scope outside of visible ASCII, and `%`, are
-//! percent-encoded, so that every subject is legible in one way. `Host` names the upstream.
+//! But for the assertion and the last two none is ever missing or empty: what does not apply is
+//! `-`, which is no shop id and no key id. Bytes of a subject or scope outside of visible ASCII,
+//! and `%`, are percent-encoded, so that every subject is legible in one way. `Host` names the
+//! upstream.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;

@@ -24,14 +24,14 @@ const percent = (share) => {
 // What each plot draws: labels, colours and values of its lines.
 const quantiles = (of) => [
   ["median", "--plot-1", of.p50],
-  ["95 of 100", "--plot-2", of.p95],
-  ["99 of 100", "--plot-3", of.p99],
+  ["95 % within", "--plot-2", of.p95],
+  ["99 % within", "--plot-3", of.p99],
 ];
 const DRAWN = {
   requests: (data) => [
     ["allowed", "--plot-1", data.requests.allowed],
-    ["refused", "--plot-2", data.requests.refused],
-    ["errors", "--plot-3", data.requests.error],
+    ["refused", "--plot-3", data.requests.refused],
+    ["errors", "--plot-6", data.requests.error],
     ["abandoned", "--plot-4", data.requests.abandoned],
   ],
   latency: (data) => quantiles(data.latency_ms),
@@ -61,8 +61,22 @@ function draw(data) {
   }
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const SPAN_S = span === "24h" ? 86400 : 900;
+
+// The numbers of an axis, all with as many places as the step between them needs.
+function axisNumbers(ticks) {
+  const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1;
+  const whole = (places) => Math.abs(step * 10 ** places - Math.round(step * 10 ** places)) < 1e-6;
+  const places = [0, 1, 2].find(whole) ?? 3;
+  const format = { minimumFractionDigits: places, maximumFractionDigits: places };
+  return ticks.map((tick) => (tick === 0 ? "0" : tick.toLocaleString("en", format)));
+}
+
+// What a line's legend says: the value under the pointer or, without one, the latest.
+function told(plot, value, line, at) {
+  return number(at === null || at === undefined ? plot.data[line][plot.data[line].length - 1] : value);
+}
 
 function options(place, lines) {
   const axis = { stroke: css("--muted"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 }, font: `12px ${css("--sans")}` };
@@ -70,20 +84,28 @@ function options(place, lines) {
     width: place.clientWidth || 300,
     height: place.classList.contains("short") ? 150 : 220,
     cursor: { y: false, points: { size: 6 } },
-    legend: { live: true },
+    legend: { live: true, markers: { width: 0, fill: (plot, line) => (line ? plot.series[line].stroke() : null) } },
     scales: { x: { range: (_, first, last) => [Math.max(last, Date.now() / 1000) - SPAN_S, Math.max(last, Date.now() / 1000)] }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, place.dataset.plot === "limiter" ? 1 : 0.1)] } },
     series: [
-      { label: "at", value: (_, value) => (value === null ? "–" : clock.format(value * 1000)) },
+      { label: "at", value: (_, value) => (value === null || value === undefined ? "latest" : clock.format(value * 1000)) },
       ...lines.map(([label, colour]) => ({
-        label, stroke: css(colour), width: 2, spanGaps: false, points: { show: false },
-        value: (_, value) => number(value),
+        label, stroke: css(colour), width: 2, spanGaps: false, value: told,
+        // A value between two steps without one is no line.
+        points: { show: true, size: 4, width: 0, fill: css(colour), filter: alone },
       })),
     ],
     axes: [
       { ...axis, space: 60, size: 34, values: (_, ticks) => ticks.map((tick) => clock.format(tick * 1000)) },
-      { ...axis, size: 54, values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : number(tick))) },
+      { ...axis, size: 54, values: (_, ticks) => axisNumbers(ticks) },
     ],
   };
+}
+
+// Where a value has no neighbour to draw a line to.
+function alone(plot, line) {
+  const values = plot.data[line];
+  const none = (at) => values[at] === null || values[at] === undefined;
+  return values.flatMap((_, at) => (!none(at) && none(at - 1) && none(at + 1) ? [at] : []));
 }
 
 function figures(data) {
@@ -99,27 +121,28 @@ function figures(data) {
   };
   for (const [name, value] of Object.entries(values)) {
     const at = document.querySelector(`[data-value="${name}"]`);
-    if (at && at.textContent !== value) at.textContent = value;
+    if (!at || at.textContent === value) continue;
+    at.textContent = value;
+    const unit = at.nextElementSibling;
+    if (unit) unit.hidden = value === "–";
   }
   const store = document.querySelector("[data-value=store] .badge");
-  store.textContent = data.now.store_writable ? "taken" : "refused";
+  store.textContent = data.now.store_writable ? "accepted" : "refused";
   store.className = `badge ${data.now.store_writable ? "good" : "bad"}`;
 }
 
 function codes(data) {
-  const table = document.getElementById("codes");
-  table.hidden = data.refusals.length === 0;
-  const none = document.querySelector("[data-none]");
-  if (none) none.hidden = data.refusals.length > 0;
-  table.tBodies[0].replaceChildren(...data.refusals.map((series) => {
+  const place = document.getElementById("codes");
+  place.hidden = data.refusals.length === 0;
+  document.querySelector("[data-none]").hidden = data.refusals.length > 0;
+  place.querySelector("tbody").replaceChildren(...data.refusals.map((series) => {
     const row = document.createElement("tr");
     const head = row.appendChild(document.createElement("th"));
     head.scope = "row";
     head.appendChild(document.createElement("code")).textContent = series.code;
     const total = row.insertCell();
     total.className = "number";
-    total.dataset.label = "In this time";
-    total.textContent = series.total;
+    total.textContent = series.total.toLocaleString("en");
     const link = row.insertCell().appendChild(document.createElement("a"));
     link.href = `/refusals?code=${encodeURIComponent(series.code)}`;
     link.textContent = "Live";
@@ -143,7 +166,7 @@ async function update() {
     figures(latest);
     codes(latest);
     draw(latest);
-    state.textContent = "Live.";
+    state.textContent = `Live: figures of the last ${span === "24h" ? "minute" : "5 seconds"}.`;
   } catch {
     state.textContent = "latchkey does not answer. Trying again…";
   }

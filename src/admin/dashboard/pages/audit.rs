@@ -13,10 +13,11 @@ use crate::admin::api::audit as exported;
 use crate::admin::audit::Action;
 use crate::admin::caller::Permission;
 use crate::admin::dashboard::form::{Errors, Form};
-use crate::admin::dashboard::frame::{Frame, segment};
+use crate::admin::dashboard::frame::Frame;
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
 use crate::admin::operations::audit::{self, Entry, Filter};
+use crate::admin::percent::encoded;
 use crate::clock::Timestamp;
 use crate::id::ShopId;
 use crate::store::audit::Report;
@@ -79,7 +80,7 @@ impl Wanted {
         ];
         let given = fields.iter().filter(|(_, value)| !value.is_empty());
         let pairs: Vec<String> =
-            given.map(|(name, value)| format!("{name}={}", segment(value))).collect();
+            given.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
         if pairs.is_empty() { "/audit".to_owned() } else { format!("/audit?{}", pairs.join("&")) }
     }
 
@@ -132,7 +133,7 @@ impl Row {
             address: record.address.map(|address| address.to_string()).unwrap_or_default(),
             subject: named(&subject.kind, &subject.id),
             href: subject.shop.map(|shop| match subject.kind.as_str() {
-                "key" => format!("/shops/{shop}/keys/{}", segment(&subject.id)),
+                "key" => format!("/shops/{shop}/keys/{}", encoded(&subject.id)),
                 "widget_token" => format!("/shops/{shop}/tokens"),
                 _ => format!("/shops/{shop}"),
             }),
@@ -177,10 +178,12 @@ fn said(value: &Value) -> String {
         Value::Array(values) if values.is_empty() => "none".to_owned(),
         Value::Array(values) => values.iter().map(said).collect::<Vec<_>>().join(", "),
         Value::Object(members) => {
-            let member = |(name, value): (&String, &Value)| {
-                format!("{} {}", name.replace('_', " "), said(value))
+            let member = |(name, value): (&String, &Value)| match name.strip_suffix("_seconds") {
+                Some(name) => format!("{} {} s", name.replace('_', " "), said(value)),
+                None => format!("{} {}", name.replace('_', " "), said(value)),
             };
-            members.iter().map(member).collect::<Vec<_>>().join(", ")
+            let given = members.iter().filter(|(_, value)| !value.is_null());
+            given.map(member).collect::<Vec<_>>().join(", ")
         }
         Value::Number(number) => number.to_string(),
     }
@@ -200,7 +203,7 @@ impl Verdict {
     fn of(report: &Report) -> Self {
         Self {
             is_intact: report.is_intact(),
-            entries: figures::grouped(report.entries),
+            entries: figures::count(report.entries),
             first: report.first,
             head: report.head.map(|head| head.to_string()),
             faults: report.faults.iter().map(ToString::to_string).collect(),
@@ -295,7 +298,7 @@ mod tests {
         let limits = json!({"shop-me": {"limit": 7, "window_seconds": 60, "burst": null}});
         let told = changes(None, Some(&limits));
         let told = told[0].after.as_deref().unwrap();
-        assert_eq!(told, "burst nothing, limit 7, window seconds 60");
+        assert_eq!(told, "limit 7, window 60 s");
         assert_eq!(named("key", "key_01"), "key_01");
         assert_eq!(named("widget_token", "wt_01"), "widget token wt_01");
         assert_eq!(changes(None, None), []);

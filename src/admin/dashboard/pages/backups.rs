@@ -1,6 +1,7 @@
 //! Backups: make, take away, verify, delete; and shops and keys as JSON lines, out and in.
 //!
-//! A form holds a small file; what is longer is the command line's, which tells how far it is.
+//! A form holds a file of a few mebibytes; what is longer is the command line's, which tells how
+//! far it is.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +12,7 @@ use super::{Segments, figures, may, require, sent_again};
 use crate::admin::api::{backups as sent, transfer as exported};
 use crate::admin::caller::Permission;
 use crate::admin::dashboard::failure::Failure;
-use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
+use crate::admin::dashboard::form::{Errors, FileForm, Form, invalid, invalid_fields};
 use crate::admin::dashboard::frame::{Flash, Frame};
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
@@ -23,6 +24,8 @@ use crate::clock::Timestamp;
 use crate::secret::SecretText;
 use crate::store::backup::Header;
 
+/// Most bytes of an import by a form.
+const IMPORT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Faults of an import that a page shows; the others are counted.
 const FAULTS_SHOWN: usize = 100;
 
@@ -73,7 +76,7 @@ struct Plan {
 impl Plan {
     fn of(schedule: &Schedule) -> Self {
         Self {
-            interval: figures::exact_length(schedule.interval.as_secs()),
+            interval: figures::every(schedule.interval.as_secs()),
             keep: schedule.keep,
             is_encrypted: schedule.encrypted,
             next: schedule.next,
@@ -95,7 +98,7 @@ impl Outcome {
     fn done(is_dry: bool, imported: &Imported) -> Self {
         let line = |what: &str, counts: transfer::Counts| {
             let [created, replaced, unchanged] =
-                [counts.created, counts.replaced, counts.unchanged].map(figures::grouped);
+                [counts.created, counts.replaced, counts.unchanged].map(figures::count);
             format!("{what}: {created} new, {replaced} replaced, {unchanged} as they were")
         };
         let told = vec![line("Shops", imported.shops), line("Keys", imported.keys)];
@@ -234,12 +237,19 @@ pub(super) async fn export(visit: SignedIn) -> Answer {
 }
 
 /// `POST /import`
-pub(super) async fn import(visit: SignedIn, form: Form) -> Answer {
+pub(super) async fn import(visit: SignedIn, FileForm(form): FileForm) -> Answer {
     let text = form.raw("lines").to_owned();
     let options =
         ImportOptions { dry_run: form.text("run") != "import", replace: form.checked("replace") };
-    if text.trim().is_empty() {
-        let import_errors = Errors::of("lines", "are empty: paste a file of JSON lines");
+    let problem = match text.len() {
+        _ if text.trim().is_empty() => {
+            Some("are empty: paste JSON lines, or choose a file of them")
+        }
+        0..=IMPORT_BYTES_MAX => None,
+        _ => Some("are more than 4 MiB: import them by `latchkey import`"),
+    };
+    if let Some(problem) = problem {
+        let import_errors = Errors::of("lines", problem);
         let again = shown(&visit).await?;
         return invalid_fields(&Page { import_errors, ..again });
     }

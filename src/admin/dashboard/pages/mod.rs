@@ -7,7 +7,6 @@
 mod account;
 mod audit;
 mod backups;
-mod figures;
 mod issuers;
 mod once;
 mod operators;
@@ -28,6 +27,7 @@ use serde::de::DeserializeOwned;
 
 use super::Site;
 use super::failure::Failure;
+use super::figures;
 use super::visit::SignedIn;
 use crate::admin::caller::Permission;
 use crate::admin::operations::{FieldProblem, OperationError, Precondition, Version};

@@ -60,7 +60,9 @@ impl Row {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SessionRow {
     pub(super) id: String,
+    /// In a few words, and all that it says of itself.
     pub(super) browser: String,
+    pub(super) agent: String,
     pub(super) address: String,
     pub(super) began: Timestamp,
     pub(super) last_seen: Timestamp,
@@ -72,12 +74,43 @@ impl SessionRow {
         let agent = session.user_agent.trim();
         Self {
             id: session.id.to_string(),
-            browser: if agent.is_empty() { "unknown".to_owned() } else { agent.to_owned() },
+            browser: browser(agent),
+            agent: agent.to_owned(),
             address: session.address.map(|address| address.to_string()).unwrap_or_default(),
             began: session.created_at,
             last_seen: session.last_seen_at,
             is_this: present == Some(session.id),
         }
+    }
+}
+
+/// `Firefox on Linux`, of what a browser calls itself; all of that, if it is none of those known.
+fn browser(agent: &str) -> String {
+    // Most call themselves by the names of others too: the first that is found says which it is.
+    let names = [
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    ];
+    let systems = [
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "macOS"),
+        ("CrOS", "ChromeOS"),
+        ("Linux", "Linux"),
+    ];
+    let find = |all: &[(&str, &'static str)]| {
+        all.iter().find(|(sign, _)| agent.contains(sign)).map(|(_, name)| *name)
+    };
+    match (find(&names), find(&systems)) {
+        (Some(name), Some(system)) => format!("{name} on {system}"),
+        (Some(name), None) => name.to_owned(),
+        (None, _) if agent.is_empty() => "unknown".to_owned(),
+        (None, _) => agent.to_owned(),
     }
 }
 
@@ -133,10 +166,10 @@ pub(super) fn shops(lines: &str) -> Result<Vec<ShopId>, String> {
 /// The roles as forms offer them, the least first.
 pub(super) fn roles() -> Vec<(String, String)> {
     let label = |role: Role| match role {
-        Role::Member => "Member: manages the keys and tokens of its own shops",
-        Role::Viewer => "Viewer: sees everything, changes nothing",
-        Role::Operator => "Operator: manages all shops",
-        Role::Owner => "Owner: manages operators and backups, too",
+        Role::Member => "Member: only its own shops",
+        Role::Viewer => "Viewer: sees, changes nothing",
+        Role::Operator => "Operator: all shops",
+        Role::Owner => "Owner: operators, backups too",
     };
     Role::ALL.into_iter().map(|role| (role.to_string(), label(role).to_owned())).collect()
 }
@@ -424,5 +457,24 @@ mod tests {
         assert!(errors.get("role").is_some() && errors.get("shops").is_some());
         assert_eq!(OperatorForm::blank().fields().unwrap().role, Role::Operator);
         assert_eq!(roles().len(), Role::ALL.len());
+    }
+
+    #[test]
+    fn browsers_have_short_names() {
+        let mozilla = |rest: &str| browser(&format!("Mozilla/5.0 ({rest}"));
+        for (rest, name) in [
+            ("X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+            ("Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36", "Chrome on Windows"),
+            ("Windows NT 10.0) Chrome/140.0 Safari/537.36 Edg/140.0", "Edge on Windows"),
+            ("Macintosh; Intel Mac OS X 10_15) Version/18 Safari/605.1.15", "Safari on macOS"),
+            ("iPhone; CPU iPhone OS 18_0 like Mac OS X) Safari/604.1", "Safari on iPhone"),
+            ("Linux; Android 15) Chrome/140.0 Mobile Safari/537.36", "Chrome on Android"),
+            ("X11; CrOS x86_64) Chrome/140.0 Safari/537.36", "Chrome on ChromeOS"),
+            ("unheard of) Firefox/1", "Firefox"),
+        ] {
+            assert_eq!(mozilla(rest), name, "{rest}");
+        }
+        assert_eq!(browser("curl/8.0 on Linux"), "curl/8.0 on Linux");
+        assert_eq!(browser(""), "unknown");
     }
 }

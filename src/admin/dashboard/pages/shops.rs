@@ -7,14 +7,15 @@ use askama::Template;
 use axum::extract::Query;
 use serde::Deserialize;
 
-use super::{may, require, seen};
-use crate::admin::caller::Permission;
+use super::{figures, may, require, seen};
+use crate::admin::caller::{Permission, Shops};
 use crate::admin::dashboard::form::{Errors, Form, invalid, invalid_fields};
-use crate::admin::dashboard::frame::{Flash, Frame, segment};
+use crate::admin::dashboard::frame::{Flash, Frame};
 use crate::admin::dashboard::visit::SignedIn;
 use crate::admin::dashboard::{Answer, page};
 use crate::admin::operations::shops::{self, ShopFields};
 use crate::admin::operations::{OperationError, Version};
+use crate::admin::percent::encoded;
 use crate::clock::Timestamp;
 use crate::id::{NAME_BYTES_MAX, ShopId};
 use crate::store::{ShopRecord, Words};
@@ -68,6 +69,8 @@ struct ListPage {
     /// Whether this page begins with the first shop there is.
     is_first: bool,
     may_create: bool,
+    /// How many shops there are, for who sees them all.
+    total: Option<String>,
 }
 
 /// `GET /shops`
@@ -86,10 +89,13 @@ pub(super) async fn list(visit: SignedIn, Query(query): Query<ListQuery>) -> Ans
             Ok((found.items, next))
         })
         .await??;
+    let sees_all = visit.caller().shops == Shops::All;
+    let total = sees_all.then(|| figures::count(visit.node().published.load().counts().0));
     page(&ListPage {
+        total: total.filter(|total| total != "0"),
         rows: found.iter().map(Row::of).collect(),
-        next: next.map(|last| format!("/shops?q={}&after={last}", segment(&wanted))),
-        first: format!("/shops?q={}", segment(&wanted)),
+        next: next.map(|last| format!("/shops?q={}&after={last}", encoded(&wanted))),
+        first: format!("/shops?q={}", encoded(&wanted)),
         is_first: after.is_none(),
         query: wanted,
         may_create: may(&visit, Permission::ShopsWrite),

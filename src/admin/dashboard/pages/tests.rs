@@ -10,6 +10,7 @@ use tower::ServiceExt as _;
 
 use super::super::{cookies, router};
 use crate::admin::operations::sign_in::{self, Vouched};
+use crate::admin::percent::encoded;
 use crate::admin::testing::Bench;
 use crate::id::ShopId;
 use crate::secret::SecretText;
@@ -103,7 +104,7 @@ impl Person<'_> {
         let fields: Vec<String> = [("csrf", self.csrf.as_str())]
             .iter()
             .chain(fields)
-            .map(|(k, v)| format!("{k}={}", super::super::frame::segment(v)))
+            .map(|(k, v)| format!("{k}={}", encoded(v)))
             .collect();
         self.send(Method::POST, path, fields.join("&")).await
     }
@@ -544,6 +545,13 @@ async fn an_import_tells_its_faults_by_line_and_changes_nothing() {
     let bench = Bench::new();
     let owner = person(&bench, Role::Owner).await;
     assert!(owner.post("/import", &[("lines", " ")]).await.expect(422).has("lines-error"));
+    // As much as a file may hold, every byte of it escaped, is no more than a form of this kind.
+    let most = "!".repeat(2 * 1024 * 1024);
+    assert!(owner.post("/import", &[("lines", &most)]).await.expect(422).has("Line 1"));
+    let more = "x".repeat(4 * 1024 * 1024 + 1);
+    assert!(owner.post("/import", &[("lines", &more)]).await.expect(422).has("lines-error"));
+    owner.post("/import", &[("lines", &more.repeat(2))]).await.expect(413);
+    owner.post("/new-shop", &[("name", &most)]).await.expect(413);
     let good = r#"{"type":"shop/1","id":"new","name":"New","url":"https://new.example"}"#;
     let bad = format!("{good}\n{{\"type\":\"shop/1\"}}\nnonsense");
     let told = owner.post("/import", &[("lines", &bad), ("run", "import")]).await.expect(422);

@@ -123,10 +123,10 @@ fn of_quota(own: &Quota, algorithm: Algorithm) -> String {
 }
 
 fn quota(limit: u64, window_s: u64, burst: Option<u64>) -> String {
-    let (limit, window) = (figures::grouped(limit), figures::exact_length(window_s));
+    let (limit, window) = (figures::count(limit), figures::exact_length(window_s));
     match burst {
         None => format!("{limit} in {window}"),
-        Some(burst) => format!("{limit} in {window}, {} at once", figures::grouped(burst)),
+        Some(burst) => format!("{limit} in {window}, {} at once", figures::count(burst)),
     }
 }
 
@@ -169,7 +169,7 @@ impl Standing {
             is_own: at.is_own,
             left: at.left,
             at_once: at.at_once,
-            whole_in: (at.left < at.at_once).then(|| figures::exact_length(at.whole_in_s)),
+            whole_in: (at.left < at.at_once).then(|| figures::duration(at.whole_in_s)),
         }
     }
 }

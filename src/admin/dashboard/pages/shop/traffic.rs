@@ -49,10 +49,20 @@ impl By {
 
     const fn title(self) -> &'static str {
         match self {
-            Self::Minute => "3 hours by the minute",
-            Self::Hour => "2 days by the hour",
+            Self::Minute => "3 hours",
+            Self::Hour => "2 days",
             Self::Day => "30 days",
             Self::Month => "12 months",
+        }
+    }
+
+    /// What a column of the drawing stands for.
+    const fn each(self) -> &'static str {
+        match self {
+            Self::Minute => "each minute",
+            Self::Hour => "each hour",
+            Self::Day => "each day",
+            Self::Month => "each month",
         }
     }
 
@@ -151,8 +161,8 @@ impl Plot {
         let label = |step: Option<&Step>| step.map(|s| s.label.clone()).unwrap_or_default();
         Self {
             columns: (0..).zip(steps).map(column).collect(),
-            top: figures::grouped(top),
-            half: figures::grouped(top / 2),
+            top: figures::count(top),
+            half: figures::count(top / 2),
             first: label(steps.first()),
             last: label(steps.last()),
         }
@@ -161,7 +171,7 @@ impl Plot {
 
 fn said(step: &Step) -> String {
     let [allowed, limited, refused] =
-        [step.counts.allowed, step.counts.limited, step.counts.refused].map(figures::grouped);
+        [step.counts.allowed, step.counts.limited, step.counts.refused].map(figures::count);
     format!("{}: {allowed} allowed, {limited} limited, {refused} refused", step.label)
 }
 
@@ -223,6 +233,7 @@ struct Page {
     head: Head,
     choices: Vec<(&'static str, &'static str, bool)>,
     by: &'static str,
+    each: &'static str,
     is_recorded: bool,
     total: Counts,
     plot: Plot,
@@ -255,6 +266,7 @@ pub(in super::super) async fn show(
         head,
         choices: By::ALL.map(|b| (b.as_str(), b.title(), b == by)).into(),
         by: by.as_str(),
+        each: by.each(),
         is_recorded: visit.node().config.load().usage.enabled,
         total: report.total.sum,
         plot: Plot::of(&all),
