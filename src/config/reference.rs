@@ -271,7 +271,8 @@ mod tests {
         assert_eq!(key.left_out, LeftOut::Default("\"0.0.0.0:8080\"".into()));
         assert_eq!(key.restart, Restart::Needed);
         assert_eq!(key.variable.as_deref(), Some("LATCHKEY_SERVER__LISTEN"));
-        assert_eq!(key.about, [Block::Text("Address and port.".into())]);
+        let key = find("server.h2.keep_alive_interval");
+        assert_eq!(key.about, [Block::Text("Between two PINGs.".into())]);
         let key = find("upstreams.NAME.probe.path");
         assert_eq!(key.left_out, LeftOut::Means("endpoints are not probed".into()));
         assert_eq!(key.restart, Restart::NotNeeded);

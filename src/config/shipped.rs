@@ -227,8 +227,9 @@ mod tests {
 
     #[test]
     fn comments_go_to_what_they_stand_above() {
+        let h2 = table("server.h2");
+        assert_eq!(said(&h2, "keep_alive_interval"), "[Text(\"Between two PINGs.\")]");
         let server = table("server");
-        assert_eq!(said(&server, "listen"), "[Text(\"Address and port.\")]");
         let about = [Block::Text("The data plane: what callers connect to.".into())];
         assert_eq!(server.about, about);
         let tls = table("server.tls");
