@@ -76,13 +76,13 @@ fn sections(help: &str) -> String {
             Some(title) => {
                 let title = title.to_uppercase().replace("EXIT CODES", "EXIT STATUS");
                 let code: Vec<String> = below.lines().map(|line| format!("  {line}")).collect();
-                sections.push_str(&format!("## {title}\n{}\n\n", code.join("\n")));
+                sections.extend(["## ", &title, "\n", &code.join("\n"), "\n\n"]);
             }
-            None => notes.push_str(&format!("{}\n\n", literal(block))),
+            None => notes.extend([&*literal(block), "\n\n"]),
         }
     }
     if !notes.is_empty() {
-        sections.push_str(&format!("## NOTES\n{notes}"));
+        sections.extend(["## NOTES\n", &notes]);
     }
     sections
 }

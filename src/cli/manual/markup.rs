@@ -131,7 +131,9 @@ fn blocks(body: &str) -> Vec<Block> {
                 }
                 Some(_) | None => {
                     let mut text = line.to_owned();
-                    rest.into_iter().for_each(|more| append(&mut text, more));
+                    for more in rest {
+                        append(&mut text, more);
+                    }
                     Block::Text(text)
                 }
             });
@@ -232,7 +234,7 @@ fn term_roff(body: &[Block]) -> String {
 }
 
 fn code_roff(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("{}\n", guard(&escape(line)))).collect()
+    lines.iter().flat_map(|line| [guard(&escape(line)), "\n".to_owned()]).collect()
 }
 
 /// One sentence per line, as roff has it.
@@ -241,8 +243,8 @@ fn inline_roff(text: &str) -> String {
     for (style, part) in parts(text) {
         match style {
             Style::Plain => line.push_str(&references(&escape(&part))),
-            Style::Typed => line.push_str(&format!("\\fB{}\\fR", escape(&part))),
-            Style::Stressed => line.push_str(&format!("\\fI{}\\fR", escape(&part))),
+            Style::Typed => line.extend(["\\fB", &escape(&part), "\\fR"]),
+            Style::Stressed => line.extend(["\\fI", &escape(&part), "\\fR"]),
         }
     }
     let mut out = String::new();

@@ -267,7 +267,7 @@ pub(super) async fn verify(visit: SignedIn, _form: Form) -> Answer {
 pub(super) async fn export(visit: SignedIn) -> Answer {
     require(&visit, Permission::AuditRead)?;
     let export = visit.load(audit::export).await?;
-    Ok(exported::file(Arc::clone(visit.node()), export))
+    Ok(exported::file(visit.node(), export))
 }
 
 #[cfg(test)]
