@@ -76,13 +76,7 @@ impl Gateway {
         let certificates = [Kept::Data(Arc::clone(&shared)), Kept::Admin(admin_tls.clone())]
             .map(|kept| Arc::new(Keeper::new(&node, kept)));
         prepare(&shared, &shared.settings.load()).await?;
-        let for_server = Arc::clone(&shared);
-        let server = match sockets.data {
-            Some(listener) => Server::inherit(listener, &config.server, for_server),
-            None => Server::bind(&config.server, for_server),
-        };
-        let server = server.map_err(|e| bind_failure(&e))?;
-
+        let server = data_plane(&config, sockets.data, &shared)?;
         let (shutdown, watch) = watch::channel(false);
         let plane = AdminPlane::start()?;
         node.set_bulk(plane.bulk().clone());
@@ -188,6 +182,18 @@ impl Gateway {
         while self.tasks.join_next().await.is_some() {}
         record(&self.node, configuration::stopped).await;
     }
+}
+
+fn data_plane(
+    config: &Config,
+    inherited: Option<std::net::TcpListener>,
+    shared: &Arc<Shared>,
+) -> Result<Server, Failure> {
+    let server = match inherited {
+        Some(listener) => Server::inherit(listener, &config.server, Arc::clone(shared)),
+        None => Server::bind(&config.server, Arc::clone(shared)),
+    };
+    server.map_err(|e| bind_failure(&e))
 }
 
 async fn admin_tcp(

@@ -31,6 +31,8 @@ const QUEUE_MAX: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// From one log line about that to the next, microseconds.
 const ACCEPT_TOLD_US: u64 = 5_000_000;
+/// Connections taken from a listener that is closed; as many as its queue holds at most.
+const QUEUED_MAX: usize = 4096;
 /// How long connections are taken after the drain has begun, so that those who are kept by their
 /// clients can be told to go on elsewhere.
 const PARTING: Duration = Duration::from_secs(1);
@@ -89,6 +91,24 @@ impl Intake {
                 Some(tcp.map(|tcp| Taken { tcp, peer, seat: Some(seat) }))
             }
         }
+    }
+
+    /// What waits in the worker's own listener, which is closed then: its clients take their
+    /// connections to be made, and would see them reset.
+    pub(super) fn queued(self) -> Vec<Taken> {
+        let Self::Own(listener) = self else {
+            return Vec::new();
+        };
+        // The system itself is asked: the runtime knows only what it was told before.
+        let Ok(listener) = listener.into_std() else {
+            return Vec::new();
+        };
+        let next = || {
+            let (tcp, peer) = listener.accept().ok()?;
+            tcp.set_nonblocking(true).ok()?;
+            Some(Taken { tcp: TcpStream::from_std(tcp).ok()?, peer, seat: None })
+        };
+        std::iter::from_fn(next).take(QUEUED_MAX).collect()
     }
 }
 

@@ -226,12 +226,8 @@ async fn take_the_last(worker: &Rc<Worker>, mut intake: Intake, time: Duration) 
             },
         }
     }
-    // Who is in the queue takes the connection to be made, and would see it reset.
-    if let Intake::Own(listener) = intake {
-        let queued = || poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
-        while let Poll::Ready(Ok((tcp, peer))) = queued().await {
-            accept(worker, Taken { tcp, peer, seat: None });
-        }
+    for taken in intake.queued() {
+        accept(worker, taken);
     }
 }
 
