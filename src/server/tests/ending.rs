@@ -70,9 +70,9 @@ fn a_response_that_has_begun_does_not_cost_the_next_one() {
     let running = gateway.running.take().unwrap();
     let drain = thread::spawn(move || running.drain(PATIENCE));
     loop {
-        probe.write_all(b"GET /search HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        probe.write_all(b"GET /unknown HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         let answer = read_message(&mut probe).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
         if field(&answer, "connection") == Some("close") {
             break;
         }
