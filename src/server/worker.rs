@@ -392,10 +392,8 @@ async fn requests(
     poll_fn(|cx| {
         // Listed, for the tunnel that may follow.
         entry.stage(cx);
-        match Pin::new(&mut http).poll(cx) {
-            Poll::Pending if conn.is_resting() => Poll::Ready(Ok(())),
-            polled => polled,
-        }
+        let polled = Pin::new(&mut http).poll(cx);
+        if polled.is_pending() && conn.is_resting() { Poll::Ready(Ok(())) } else { polled }
     })
     .await?;
     Ok(http.into_parts().io)
