@@ -1,7 +1,6 @@
 //! The audit log: read it, see what each entry changed, verify the chain, take it away as a file.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::Query;
