@@ -217,13 +217,13 @@ impl<'r, 't> Section<'r, 't> {
     pub(super) fn or_default<T>(
         &mut self,
         key: &'static str,
-        shape: Shape,
+        shape: &Shape,
         default: impl Into<Value>,
         parse: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Result<T, Noted> {
         let default = default.into();
-        self.note(key, &shape, || Without::Default(value::render(&default)));
-        let value = self.written(key, &shape).unwrap_or(default);
+        self.note(key, shape, || Without::Default(value::render(&default)));
+        let value = self.written(key, shape).unwrap_or(default);
         self.read(key, value, parse)
     }
 
@@ -231,12 +231,12 @@ impl<'r, 't> Section<'r, 't> {
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
-        shape: Shape,
+        shape: &Shape,
         hint: &str,
         parse: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Result<T, Noted> {
-        self.note(key, &shape, || Without::Refused);
-        match self.written(key, &shape) {
+        self.note(key, shape, || Without::Refused);
+        match self.written(key, shape) {
             Some(value) => self.read(key, value, parse),
             None => Err(self.missing(key, hint)),
         }
@@ -246,12 +246,12 @@ impl<'r, 't> Section<'r, 't> {
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
-        shape: Shape,
+        shape: &Shape,
         note: &str,
         parse: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Result<Option<T>, Noted> {
-        self.note(key, &shape, || Without::Means(note.to_owned()));
-        if let Some(value) = self.written(key, &shape) {
+        self.note(key, shape, || Without::Means(note.to_owned()));
+        if let Some(value) = self.written(key, shape) {
             return self.read(key, value, parse).map(Some);
         }
         self.print(Line::Nothing(key, note.to_owned()));

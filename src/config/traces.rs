@@ -111,7 +111,7 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Result<TracingConfig, Noted> {
     let choices =
         [("always", Propagate::Always), ("trusted", Propagate::Trusted), ("off", Propagate::Off)];
     let propagate = t.choice("propagate", "trusted", &choices);
-    let sample_ratio = t.or_default("sample_ratio", Shape::Number((0.0, 1.0)), 1.0, read_ratio);
+    let sample_ratio = t.or_default("sample_ratio", &Shape::Number((0.0, 1.0)), 1.0, read_ratio);
     let (otlp, queue_max) = read_otlp(&mut t);
     if let (Ok(Propagate::Off), Ok(Some(_))) = (&propagate, &otlp) {
         let message = "\"off\" leaves no traces to send to tracing.otlp.endpoint; write \

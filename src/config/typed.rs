@@ -26,7 +26,7 @@ impl Section<'_, '_> {
         default: &str,
         span: Span,
     ) -> Result<Duration, Noted> {
-        self.or_default(key, Shape::Duration(span), default, |v| read_duration(v, span))
+        self.or_default(key, &Shape::Duration(span), default, |v| read_duration(v, span))
     }
 
     /// A duration that has to be written.
@@ -36,7 +36,7 @@ impl Section<'_, '_> {
         span: Span,
     ) -> Result<Duration, Noted> {
         let hint = "write e.g. \"1m\"";
-        self.required(key, Shape::Duration(span), hint, |v| read_duration(v, span))
+        self.required(key, &Shape::Duration(span), hint, |v| read_duration(v, span))
     }
 
     /// A duration that may be left out, which means `note`.
@@ -46,7 +46,7 @@ impl Section<'_, '_> {
         note: &str,
         span: Span,
     ) -> Result<Option<Duration>, Noted> {
-        self.optional(key, Shape::Duration(span), note, |v| read_duration(v, span))
+        self.optional(key, &Shape::Duration(span), note, |v| read_duration(v, span))
     }
 
     /// A size in bytes; `default` as it would be written.
@@ -56,7 +56,7 @@ impl Section<'_, '_> {
         default: &str,
         range: (u64, u64),
     ) -> Result<u64, Noted> {
-        self.or_default(key, Shape::Bytes(range), default, |v| read_bytes(v, range))
+        self.or_default(key, &Shape::Bytes(range), default, |v| read_bytes(v, range))
     }
 
     /// A size in bytes that may be left out, which means `note`.
@@ -66,7 +66,7 @@ impl Section<'_, '_> {
         note: &str,
         range: (u64, u64),
     ) -> Result<Option<u64>, Noted> {
-        self.optional(key, Shape::Bytes(range), note, |v| read_bytes(v, range))
+        self.optional(key, &Shape::Bytes(range), note, |v| read_bytes(v, range))
     }
 
     /// How many of something, for memory set aside in advance.
@@ -76,7 +76,7 @@ impl Section<'_, '_> {
         default: u32,
         range: (u32, u32),
     ) -> Result<NonZeroUsize, Noted> {
-        self.or_default(key, Shape::Integer(range), default, |v| {
+        self.or_default(key, &Shape::Integer(range), default, |v| {
             let number = read_integer(v, range)?;
             NonZeroUsize::try_from(number).map_err(|e| e.to_string())
         })
@@ -89,7 +89,7 @@ impl Section<'_, '_> {
         default: u32,
         range: (u32, u32),
     ) -> Result<NonZeroU32, Noted> {
-        self.or_default(key, Shape::Integer(range), default, |v| read_integer(v, range))
+        self.or_default(key, &Shape::Integer(range), default, |v| read_integer(v, range))
     }
 
     /// A count of which there may be none.
@@ -99,7 +99,7 @@ impl Section<'_, '_> {
         default: u32,
         range: (u32, u32),
     ) -> Result<u32, Noted> {
-        self.or_default(key, Shape::Integer(range), default, |v| read_number(v, range))
+        self.or_default(key, &Shape::Integer(range), default, |v| read_number(v, range))
     }
 
     /// An integer that has to be written.
@@ -109,7 +109,7 @@ impl Section<'_, '_> {
         range: (u32, u32),
     ) -> Result<NonZeroU32, Noted> {
         let hint = "write a number";
-        self.required(key, Shape::Integer(range), hint, |v| read_integer(v, range))
+        self.required(key, &Shape::Integer(range), hint, |v| read_integer(v, range))
     }
 
     /// An integer that may be left out, which means `note`.
@@ -119,12 +119,12 @@ impl Section<'_, '_> {
         note: &str,
         range: (u32, u32),
     ) -> Result<Option<NonZeroU32>, Noted> {
-        self.optional(key, Shape::Integer(range), note, |v| read_integer(v, range))
+        self.optional(key, &Shape::Integer(range), note, |v| read_integer(v, range))
     }
 
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> Result<bool, Noted> {
-        self.or_default(key, Shape::Boolean, default, |v| {
+        self.or_default(key, &Shape::Boolean, default, |v| {
             v.to_bool().ok_or_else(|| format!("{} is neither true nor false", value::show(v)))
         })
     }
@@ -137,7 +137,7 @@ impl Section<'_, '_> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, Noted> {
         let credentials = self.credentials();
-        self.or_default(key, Shape::Text, default, |v| {
+        self.or_default(key, &Shape::Text, default, |v| {
             read_text(v, |text| named(key, text, credentials, parse))
         })
     }
@@ -150,7 +150,7 @@ impl Section<'_, '_> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, Noted> {
         let credentials = self.credentials();
-        self.required(key, Shape::Text, hint, |v| {
+        self.required(key, &Shape::Text, hint, |v| {
             read_text(v, |text| named(key, text, credentials, parse))
         })
     }
@@ -163,7 +163,7 @@ impl Section<'_, '_> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Noted> {
         let credentials = self.credentials();
-        self.optional(key, Shape::Text, note, |v| {
+        self.optional(key, &Shape::Text, note, |v| {
             read_text(v, |text| named(key, text, credentials, parse))
         })
     }
@@ -176,7 +176,7 @@ impl Section<'_, '_> {
         choices: &[(&'static str, T)],
     ) -> Result<T, Noted> {
         let shape = Shape::Choice(choices.iter().map(|(name, _)| *name).collect());
-        self.or_default(key, shape, default, |v| read_text(v, |text| one_of(text, choices)))
+        self.or_default(key, &shape, default, |v| read_text(v, |text| one_of(text, choices)))
     }
 
     /// What one of `choices` names, which has to be written; `hint` says what to write.
@@ -187,7 +187,7 @@ impl Section<'_, '_> {
         choices: &[(&'static str, T)],
     ) -> Result<T, Noted> {
         let shape = Shape::Choice(choices.iter().map(|(name, _)| *name).collect());
-        self.required(key, shape, hint, |v| read_text(v, |text| one_of(text, choices)))
+        self.required(key, &shape, hint, |v| read_text(v, |text| one_of(text, choices)))
     }
 
     /// A list of texts that `parse` understands; `default` as it would be written.
@@ -197,7 +197,7 @@ impl Section<'_, '_> {
         default: &[&str],
         parse: impl FnMut(&str) -> Result<T, String>,
     ) -> Result<Vec<T>, Noted> {
-        let items = self.or_default(key, Shape::List, default, read_list)?;
+        let items = self.or_default(key, &Shape::List, default, read_list)?;
         self.read_members(key, &items, parse)
     }
 
@@ -208,7 +208,7 @@ impl Section<'_, '_> {
         hint: &str,
         parse: impl FnMut(&str) -> Result<T, String>,
     ) -> Result<Vec<T>, Noted> {
-        let items = self.required(key, Shape::List, hint, |v| {
+        let items = self.required(key, &Shape::List, hint, |v| {
             let items = read_list(v)?;
             if items.is_empty() {
                 return Err(format!("is empty; {hint}"));
@@ -225,7 +225,7 @@ impl Section<'_, '_> {
         note: &str,
         parse: impl FnMut(&str) -> Result<T, String>,
     ) -> Result<Option<Vec<T>>, Noted> {
-        let items = self.optional(key, Shape::List, note, |v| {
+        let items = self.optional(key, &Shape::List, note, |v| {
             let items = read_list(v)?;
             if items.is_empty() {
                 return Err(format!("is empty; leave it out for {note}"));
@@ -255,7 +255,7 @@ impl Section<'_, '_> {
         default: &str,
         parse: impl FnOnce(&[&str]) -> Result<T, String>,
     ) -> Result<T, Noted> {
-        self.or_default(key, Shape::Names, default, |v| read_names(v, parse))
+        self.or_default(key, &Shape::Names, default, |v| read_names(v, parse))
     }
 
     /// A path of names that may be left out, which means `note`.
@@ -265,7 +265,7 @@ impl Section<'_, '_> {
         note: &str,
         parse: impl FnOnce(&[&str]) -> Result<T, String>,
     ) -> Result<Option<T>, Noted> {
-        self.optional(key, Shape::Names, note, |v| read_names(v, parse))
+        self.optional(key, &Shape::Names, note, |v| read_names(v, parse))
     }
 }
 

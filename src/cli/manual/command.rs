@@ -3,6 +3,8 @@
 //! Examples and exit codes of the help become sections of their own, names between backticks are
 //! set as names, and every page says what to read next.
 
+use std::fmt::Write as _;
+
 use super::markup::{literal, sections_roff};
 use super::{DATE, Sheet, VERSION};
 use crate::cli::exit::Failure;
@@ -44,9 +46,8 @@ fn grammar(roff: &str) -> String {
     let mut out = String::with_capacity(kept.len());
     for line in kept.lines() {
         if line.starts_with(".TH ") {
-            // Words are not broken: many are to be copied.
             out.push_str(line.trim_end());
-            out.push_str("\n.nh\n.ad l\n");
+            out.push_str("\n.ad l\n");
             continue;
         }
         let paired = line.matches('`').count().is_multiple_of(2);
@@ -56,7 +57,7 @@ fn grammar(roff: &str) -> String {
             let parts = line.trim_end().split('`').enumerate();
             let set = |(i, part): (usize, &str)| match i % 2 {
                 0 => part.to_owned(),
-                _ => format!("\\fB{part}\\fR"),
+                _ => format!("\\fB\\%{part}\\fR"),
             };
             out.extend(parts.map(set));
         }
@@ -76,13 +77,16 @@ fn sections(help: &str) -> String {
             Some(title) => {
                 let title = title.to_uppercase().replace("EXIT CODES", "EXIT STATUS");
                 let code: Vec<String> = below.lines().map(|line| format!("  {line}")).collect();
-                sections.push_str(&format!("## {title}\n{}\n\n", code.join("\n")));
+                // Writing into a String does not fail, here and below.
+                let _ = write!(sections, "## {title}\n{}\n\n", code.join("\n"));
             }
-            None => notes.push_str(&format!("{}\n\n", literal(block))),
+            None => {
+                let _ = write!(notes, "{}\n\n", literal(block));
+            }
         }
     }
     if !notes.is_empty() {
-        sections.push_str(&format!("## NOTES\n{notes}"));
+        let _ = write!(sections, "## NOTES\n{notes}");
     }
     sections
 }
@@ -103,7 +107,7 @@ mod tests {
     fn names_are_set_as_names_and_what_clap_adds_is_gone() {
         let roff = ".TH x 1 \n.SH NAME\nx \\- y (`z`)\n.br\n\n.br\nq\n.SH EXTRA\nold\n\
                     .SH VERSION\nv1\n";
-        let expected = ".TH x 1\n.nh\n.ad l\n.SH NAME\nx \\- y (\\fBz\\fR)\n.sp\nq\n";
+        let expected = ".TH x 1\n.ad l\n.SH NAME\nx \\- y (\\fB\\%z\\fR)\n.sp\nq\n";
         assert_eq!(grammar(roff), expected);
     }
 }

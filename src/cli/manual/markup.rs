@@ -61,14 +61,13 @@ impl Page {
         }
     }
 
-    /// The page for `man`, of the program's `version` and of `date`. Words are not broken: many
-    /// are to be copied.
+    /// The page for `man`, of the program's `version` and of `date`.
     pub(super) fn roff(&self, version: &str, date: &str) -> String {
         let (name, title) = (escape(&self.name), escape(&self.name.to_uppercase()));
         let (section, about) = (self.section, inline_roff(&self.about));
         format!(
             ".TH {title} {section} {date} \"latchkey {version}\" \"latchkey manual\"\n\
-             .nh\n.ad l\n.SH NAME\n{name} \\- {about}\n{}",
+             .ad l\n.SH NAME\n{name} \\- {about}\n{}",
             blocks_roff(&self.blocks)
         )
     }
@@ -131,7 +130,9 @@ fn blocks(body: &str) -> Vec<Block> {
                 }
                 Some(_) | None => {
                     let mut text = line.to_owned();
-                    rest.into_iter().for_each(|more| append(&mut text, more));
+                    for more in rest {
+                        append(&mut text, more);
+                    }
                     Block::Text(text)
                 }
             });
@@ -232,7 +233,8 @@ fn term_roff(body: &[Block]) -> String {
 }
 
 fn code_roff(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("{}\n", guard(&escape(line)))).collect()
+    let line = |out: String, line: &String| out + &guard(&escape(line)) + "\n";
+    lines.iter().fold(String::new(), line)
 }
 
 /// One sentence per line, as roff has it.
@@ -241,8 +243,14 @@ fn inline_roff(text: &str) -> String {
     for (style, part) in parts(text) {
         match style {
             Style::Plain => line.push_str(&references(&escape(&part))),
-            Style::Typed => line.push_str(&format!("\\fB{}\\fR", escape(&part))),
-            Style::Stressed => line.push_str(&format!("\\fI{}\\fR", escape(&part))),
+            // What is to be copied is not broken.
+            Style::Typed => {
+                let whole = escape(&part).replace(' ', " \\%");
+                let _ = write!(line, "\\fB\\%{whole}\\fR");
+            }
+            Style::Stressed => {
+                let _ = write!(line, "\\fI{}\\fR", escape(&part));
+            }
         }
     }
     let mut out = String::new();
@@ -404,13 +412,12 @@ a `term`
         let roff = page.roff("1.2.3", "2026-01-02");
         let expected = "\
 .TH A\\-PAGE 7 2026-01-02 \"latchkey 1.2.3\" \"latchkey manual\"
-.nh
 .ad l
 .SH NAME
 a\\-page \\- shows what there is
 .SH \"FIRST\"
 One sentence.
-Another with \\fBa\\-command \\(aqx\\(aq\\fR and \\fIstress\\fR, on two lines; \
+Another with \\fB\\%a\\-command \\%\\(aqx\\(aq\\fR and \\fIstress\\fR, on two lines; \
 see \\fBlatchkey\\fR(1) and e.g. this.
 .IP \\(bu 2
 an item of two lines
@@ -426,7 +433,7 @@ some code \\en
 .SH \"SECOND\"
 .SS \"Inner\"
 .TP
-a \\fBterm\\fR
+a \\fB\\%term\\fR
 What it is.
 .IP
 More of it and more.
