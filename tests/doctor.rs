@@ -296,7 +296,9 @@ fn the_provider_that_operators_sign_in_by() {
     let provider = OpenId::start();
     let site = Site::new(Some(&upstream), "");
     let configure = |issuer: &str| {
+        // A plain one is warned of.
         let text = operators_oidc::configuration(&site, issuer, "");
+        let text = text.replace("public_url = \"http:", "public_url = \"https:");
         site.configure(Some(&upstream), &format!("server.connections_max = 10\n{text}"));
     };
     configure(&provider.issuer());

@@ -238,7 +238,7 @@ async fn accept_all(start: Start) -> io::Result<()> {
     let answering = async {
         beat.answer().await;
         // Nobody asks any more: no reason to end.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::header::{CONNECTION, HeaderValue};
+use http::{Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use socket2::SockRef;
@@ -379,32 +381,35 @@ async fn requests(
     // The wire has bounds and timeouts of its own. hyper's own bound on fields is 100, and
     // setting it costs an allocation per request.
     builder.header_read_timeout(None).max_buf_size(buffer);
-    builder.keep_alive(entry.now() == Stage::Serving);
     if server.header_count_max > 100 {
         builder.max_headers(server.header_count_max);
     }
     // Boxed: it is seven times as large as all the rest of a connection's task.
-    let service = service_fn(|request| Box::pin(exchange::handle(Rc::clone(conn), request)));
+    let service = service_fn(|request| {
+        Box::pin(saying_if_last(entry, exchange::handle(Rc::clone(conn), request)))
+    });
     let mut http = builder.serve_connection(wire, service);
-    let mut told = false;
     poll_fn(|cx| {
-        loop {
-            // Before a drain is told of, so that a head that is here already is answered.
-            if let Poll::Ready(ended) = Pin::new(&mut http).poll(cx) {
-                return Poll::Ready(ended);
-            }
-            if conn.is_resting() {
-                return Poll::Ready(Ok(()));
-            }
-            if told || entry.stage(cx) == Stage::Serving {
-                return Poll::Pending;
-            }
-            told = true;
-            Pin::new(&mut http).graceful_shutdown();
-        }
+        // Listed, for the tunnel that may follow.
+        entry.stage(cx);
+        let polled = Pin::new(&mut http).poll(cx);
+        if polled.is_pending() && conn.is_resting() { Poll::Ready(Ok(())) } else { polled }
     })
     .await?;
     Ok(http.into_parts().io)
+}
+
+/// Has a response say that its connection ends, from the drain on. Not hyper's graceful shutdown:
+/// that would close a connection whose response has begun without having said so.
+async fn saying_if_last<B, E>(
+    entry: &Entry<'_>,
+    answer: impl Future<Output = Result<Response<B>, E>>,
+) -> Result<Response<B>, E> {
+    let mut response = answer.await?;
+    if entry.now() > Stage::Serving && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
 /// What follows hyper's part: a tunnel, if both sides have agreed to change the protocol, else the

@@ -122,7 +122,8 @@ fn read(path: &Path) -> Result<Option<MasterKey>, MasterKeyError> {
         return Err(malformed());
     }
     let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 && !(mode & 0o037 == 0 && acl::is_own(&file)) {
+    let by_group_only = mode & 0o077 == 0o040;
+    if mode & 0o077 != 0 && !(by_group_only && acl::is_own(&file)) {
         return Err(MasterKeyError::Mode { path: path.to_path_buf(), mode });
     }
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));

@@ -11,6 +11,8 @@ mod questions;
 mod scene;
 mod table;
 
+use std::io::Write as _;
+
 use self::peer::Kind;
 use self::table::Column;
 
@@ -56,7 +58,7 @@ fn conforms(kind: Kind) {
 fn the_readme_shows_the_table_of_this_run() {
     let columns: Vec<&Column> = Kind::ALL.into_iter().map(table::column).collect();
     let table = table::markdown(&columns);
-    println!("\n{table}");
+    let _ = writeln!(std::io::stdout(), "\n{table}");
     if let Some(file) = std::env::var_os("LATCHKEY_TEST_PROXY_TABLE") {
         std::fs::write(file, &table).expect("a file to write");
     }

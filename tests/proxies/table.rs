@@ -4,6 +4,7 @@
 //! where one cannot do what the others do, a note says so: a note stands for behaviour that the
 //! case has checked, never for a case that was left out.
 
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use super::cases::{allowed, attacks, away, bounds, browsers, refused, wire};
@@ -169,11 +170,11 @@ pub(super) fn markdown(columns: &[&Column]) -> String {
     for (at, (row, _)) in ROWS.iter().enumerate() {
         let cells: Vec<String> =
             columns.iter().map(|column| column.results[at].text(&mut used)).collect();
-        text.push_str(&format!("| {row} | {} |\n", cells.join(" | ")));
+        let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
     }
     text.push('\n');
     for (at, note) in used.iter().enumerate() {
-        text.push_str(&format!("{}. {}\n", at + 1, note.text()));
+        let _ = writeln!(text, "{}. {}", at + 1, note.text());
     }
     text
 }
@@ -192,7 +193,7 @@ impl Outcome {
                 used.push(*note);
                 used.len() - 1
             });
-            text.push_str(&format!(" <sup>{}</sup>", at + 1));
+            let _ = write!(text, " <sup>{}</sup>", at + 1);
         }
         text
     }

@@ -150,14 +150,14 @@ pub(super) async fn export_all(
     State(node): State<Arc<Node>>,
 ) -> Result<Response, Problem> {
     let export = blocking(&node, move |node| audit::export(node, &caller)).await?;
-    Ok(file(node, export))
+    Ok(file(&node, export))
 }
 
 /// An export as a file: read when whoever takes it has taken what came before. It breaks off when
 /// the store fails; the first line tells how much there should have been.
-pub(in crate::admin) fn file(node: Arc<Node>, mut export: Export) -> Response {
-    let read = Arc::clone(&node);
-    let mut response = progress::stream(&node, progress::NDJSON, move |to| {
+pub(in crate::admin) fn file(node: &Arc<Node>, mut export: Export) -> Response {
+    let read = Arc::clone(node);
+    let mut response = progress::stream(node, progress::NDJSON, move |to| {
         let gone = |_| Problem::new(Code::Internal, "The export ended early.");
         to.write_all(&export::first_line(export.anchor, export.head)).map_err(gone)?;
         loop {

@@ -292,7 +292,7 @@ impl Walk {
             // Which stage that was is to be seen: it is the one before that did not pass.
             why: match stage.verdict {
                 Verdict::NotReached => String::new(),
-                _ => stage.why.clone(),
+                Verdict::Passed | Verdict::Refused | Verdict::Undecided => stage.why.clone(),
             },
         });
         Self {

@@ -145,9 +145,9 @@ fn relative(now: Timestamp, at: Timestamp) -> String {
     let ahead = at > now;
     let seconds = if ahead { at.since(now) } else { now.since(at) }.as_secs();
     let (count, unit) = match seconds {
-        0..10 if !ahead => return "just now".to_owned(),
+        _ if !ahead && seconds < 10 => return "just now".to_owned(),
         0 => return "now".to_owned(),
-        0..60 => (seconds, "second"),
+        1..60 => (seconds, "second"),
         60..3600 => (seconds / 60, "minute"),
         3600..86_400 => (seconds / 3600, "hour"),
         86_400..5_184_000 => (seconds / 86_400, "day"),

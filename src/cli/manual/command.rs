@@ -3,8 +3,6 @@
 //! Examples and exit codes of the help become sections of their own, names between backticks are
 //! set as names, and every page says what to read next.
 
-use std::fmt::Write as _;
-
 use super::markup::{literal, sections_roff};
 use super::{DATE, Sheet, VERSION};
 use crate::cli::exit::Failure;
@@ -77,16 +75,13 @@ fn sections(help: &str) -> String {
             Some(title) => {
                 let title = title.to_uppercase().replace("EXIT CODES", "EXIT STATUS");
                 let code: Vec<String> = below.lines().map(|line| format!("  {line}")).collect();
-                // Writing into a String does not fail, here and below.
-                let _ = write!(sections, "## {title}\n{}\n\n", code.join("\n"));
+                sections.extend(["## ", &title, "\n", &code.join("\n"), "\n\n"]);
             }
-            None => {
-                let _ = write!(notes, "{}\n\n", literal(block));
-            }
+            None => notes.extend([&*literal(block), "\n\n"]),
         }
     }
     if !notes.is_empty() {
-        let _ = write!(sections, "## NOTES\n{notes}");
+        sections.extend(["## NOTES\n", &notes]);
     }
     sections
 }

@@ -233,8 +233,7 @@ fn term_roff(body: &[Block]) -> String {
 }
 
 fn code_roff(lines: &[String]) -> String {
-    let line = |out: String, line: &String| out + &guard(&escape(line)) + "\n";
-    lines.iter().fold(String::new(), line)
+    lines.iter().flat_map(|line| [guard(&escape(line)), "\n".to_owned()]).collect()
 }
 
 /// One sentence per line, as roff has it.
@@ -245,12 +244,9 @@ fn inline_roff(text: &str) -> String {
             Style::Plain => line.push_str(&references(&escape(&part))),
             // What is to be copied is not broken.
             Style::Typed => {
-                let whole = escape(&part).replace(' ', " \\%");
-                let _ = write!(line, "\\fB\\%{whole}\\fR");
+                line.extend(["\\fB\\%", &escape(&part).replace(' ', " \\%"), "\\fR"]);
             }
-            Style::Stressed => {
-                let _ = write!(line, "\\fI{}\\fR", escape(&part));
-            }
+            Style::Stressed => line.extend(["\\fI", &escape(&part), "\\fR"]),
         }
     }
     let mut out = String::new();

@@ -49,6 +49,45 @@ fn who_keeps_asking_is_told_that_its_connection_ends() {
     assert_eq!(drain.join().unwrap(), 0);
 }
 
+/// It has not said that its connection ends, so the client may go on.
+#[test]
+fn a_response_that_has_begun_does_not_cost_the_next_one() {
+    let (release, held) = sync_channel::<()>(0);
+    let held = Mutex::new(held);
+    let upstream = Upstream::new(move |mut stream, _| {
+        while read_message(&mut stream).is_some() {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").unwrap();
+            held.lock().unwrap().recv().unwrap();
+            stream.write_all(b"ok").unwrap();
+        }
+    });
+    let mut gateway = Gateway::new(upstream.address);
+    let mut kept = gateway.send(GET);
+    let head = read_head(&mut kept).unwrap();
+    assert_eq!(field(&head, "connection"), None, "{head}");
+    // One that is answered without the upstream tells when the drain has begun.
+    let mut probe = gateway.connect();
+    let running = gateway.running.take().unwrap();
+    let drain = thread::spawn(move || running.drain(PATIENCE));
+    loop {
+        probe.write_all(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let answer = read_message(&mut probe).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        if field(&answer, "connection") == Some("close") {
+            break;
+        }
+    }
+    release.send(()).unwrap();
+    let mut body = [0; 2];
+    kept.read_exact(&mut body).unwrap();
+    kept.write_all(GET.as_bytes()).unwrap();
+    release.send(()).unwrap();
+    let answer = read_all(kept);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
+    assert_eq!(field(&answer, "connection"), Some("close"));
+    assert_eq!(drain.join().unwrap(), 0);
+}
+
 #[test]
 fn a_request_that_has_begun_is_waited_for() {
     let upstream = Upstream::answering(OK);
@@ -56,7 +95,6 @@ fn a_request_that_has_begun_is_waited_for() {
     let (begun, rest) = GET.split_at(GET.len() / 2);
     let mut slow = gateway.send(begun);
     let running = gateway.running.take().unwrap();
-    // A quarter of it is left to connections that have said nothing whole.
     let drain = thread::spawn(move || running.drain(PATIENCE));
     slow.write_all(rest.as_bytes()).unwrap();
     let answer = read_all(slow);

@@ -82,6 +82,7 @@ pub(in super::super) fn hung(scene: &mut Scene) -> Cell {
     let before = scene.api.count();
     let request = get(OWN).key(&scene.who.key.clone());
     scene.gateway().signal("STOP");
+    #[expect(clippy::disallowed_methods, reason = "a proxy's patience is real time")]
     let started = Instant::now();
     let answer = connect_from(CLIENT, scene.proxy.address).and_then(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;

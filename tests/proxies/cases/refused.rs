@@ -84,10 +84,9 @@ pub(in super::super) fn limited(scene: &mut Scene) -> Cell {
 
 pub(in super::super) fn unavailable(scene: &mut Scene) -> Cell {
     let request = get("/api/search/x").bearer(&scene.who.jwt_away.clone());
-    if let Some(answer) = refused(scene, &request, "503 keys_unavailable") {
-        if values(&answer, "retry-after").len() != 1 {
-            scene.complain("JWT", "no Retry-After");
-        }
+    let answer = refused(scene, &request, "503 keys_unavailable");
+    if answer.is_some_and(|answer| values(&answer, "retry-after").len() != 1) {
+        scene.complain("JWT", "no Retry-After");
     }
     Cell::Holds
 }

@@ -1,7 +1,6 @@
 //! The audit log: read it, see what each entry changed, verify the chain, take it away as a file.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::Query;
@@ -267,7 +266,7 @@ pub(super) async fn verify(visit: SignedIn, _form: Form) -> Answer {
 pub(super) async fn export(visit: SignedIn) -> Answer {
     require(&visit, Permission::AuditRead)?;
     let export = visit.load(audit::export).await?;
-    Ok(exported::file(Arc::clone(visit.node()), export))
+    Ok(exported::file(visit.node(), export))
 }
 
 #[cfg(test)]

@@ -350,7 +350,8 @@ fn meanwhile(bench: &Bench, secret: String) -> (u16, String, String) {
 #[test]
 fn decisions_and_readiness_go_on_between_and_within_batches() {
     let bench = Bench::new();
-    let count = 2 * BATCH as u32 + 7;
+    let batch = u32::try_from(BATCH).unwrap();
+    let count = 2 * batch + 7;
     let ready = |decision: &str| (200, "ok".to_owned(), decision.to_owned());
     // No shop has more than it may.
     let shops = count.div_ceil(100);
@@ -372,7 +373,7 @@ fn decisions_and_readiness_go_on_between_and_within_batches() {
         ControlFlow::Continue(())
     });
     assert!(matches!(imported, Ok(Import::Done(_))), "{imported:?}");
-    assert_eq!(applied, [0, BATCH as u32, 2 * BATCH as u32, count]);
+    assert_eq!(applied, [0, batch, 2 * batch, count]);
     let within = bench.node.mutate(|_, _, _| Ok(meanwhile(&bench, secret(0))));
     assert_eq!(within.unwrap(), ready("allow"));
 }
