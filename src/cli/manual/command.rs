@@ -44,9 +44,8 @@ fn grammar(roff: &str) -> String {
     let mut out = String::with_capacity(kept.len());
     for line in kept.lines() {
         if line.starts_with(".TH ") {
-            // Words are not broken: many are to be copied.
             out.push_str(line.trim_end());
-            out.push_str("\n.nh\n.ad l\n");
+            out.push_str("\n.ad l\n");
             continue;
         }
         let paired = line.matches('`').count().is_multiple_of(2);
@@ -56,7 +55,7 @@ fn grammar(roff: &str) -> String {
             let parts = line.trim_end().split('`').enumerate();
             let set = |(i, part): (usize, &str)| match i % 2 {
                 0 => part.to_owned(),
-                _ => format!("\\fB{part}\\fR"),
+                _ => format!("\\fB\\%{part}\\fR"),
             };
             out.extend(parts.map(set));
         }
@@ -103,7 +102,7 @@ mod tests {
     fn names_are_set_as_names_and_what_clap_adds_is_gone() {
         let roff = ".TH x 1 \n.SH NAME\nx \\- y (`z`)\n.br\n\n.br\nq\n.SH EXTRA\nold\n\
                     .SH VERSION\nv1\n";
-        let expected = ".TH x 1\n.nh\n.ad l\n.SH NAME\nx \\- y (\\fBz\\fR)\n.sp\nq\n";
+        let expected = ".TH x 1\n.ad l\n.SH NAME\nx \\- y (\\fB\\%z\\fR)\n.sp\nq\n";
         assert_eq!(grammar(roff), expected);
     }
 }

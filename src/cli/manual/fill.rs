@@ -196,7 +196,7 @@ fn metrics() -> Result<String, Failure> {
                 _ if label == "certificate" => "its place in the configuration, from 0".to_owned(),
                 [one] if one == NAMED => "a name of the configuration".to_owned(),
                 [one] if one == VERSION_LABEL => "the version".to_owned(),
-                values => values.join(", "),
+                values => format!("`{}`", values.join("`, `")),
             };
             let _ = writeln!(out, ": Label `{label}`: {values}.");
         }

@@ -61,14 +61,13 @@ impl Page {
         }
     }
 
-    /// The page for `man`, of the program's `version` and of `date`. Words are not broken: many
-    /// are to be copied.
+    /// The page for `man`, of the program's `version` and of `date`.
     pub(super) fn roff(&self, version: &str, date: &str) -> String {
         let (name, title) = (escape(&self.name), escape(&self.name.to_uppercase()));
         let (section, about) = (self.section, inline_roff(&self.about));
         format!(
             ".TH {title} {section} {date} \"latchkey {version}\" \"latchkey manual\"\n\
-             .nh\n.ad l\n.SH NAME\n{name} \\- {about}\n{}",
+             .ad l\n.SH NAME\n{name} \\- {about}\n{}",
             blocks_roff(&self.blocks)
         )
     }
@@ -243,7 +242,10 @@ fn inline_roff(text: &str) -> String {
     for (style, part) in parts(text) {
         match style {
             Style::Plain => line.push_str(&references(&escape(&part))),
-            Style::Typed => line.extend(["\\fB", &escape(&part), "\\fR"]),
+            // What is to be copied is not broken.
+            Style::Typed => {
+                line.extend(["\\fB\\%", &escape(&part).replace(' ', " \\%"), "\\fR"]);
+            }
             Style::Stressed => line.extend(["\\fI", &escape(&part), "\\fR"]),
         }
     }
@@ -406,13 +408,12 @@ a `term`
         let roff = page.roff("1.2.3", "2026-01-02");
         let expected = "\
 .TH A\\-PAGE 7 2026-01-02 \"latchkey 1.2.3\" \"latchkey manual\"
-.nh
 .ad l
 .SH NAME
 a\\-page \\- shows what there is
 .SH \"FIRST\"
 One sentence.
-Another with \\fBa\\-command \\(aqx\\(aq\\fR and \\fIstress\\fR, on two lines; \
+Another with \\fB\\%a\\-command \\%\\(aqx\\(aq\\fR and \\fIstress\\fR, on two lines; \
 see \\fBlatchkey\\fR(1) and e.g. this.
 .IP \\(bu 2
 an item of two lines
@@ -428,7 +429,7 @@ some code \\en
 .SH \"SECOND\"
 .SS \"Inner\"
 .TP
-a \\fBterm\\fR
+a \\fB\\%term\\fR
 What it is.
 .IP
 More of it and more.
