@@ -340,11 +340,11 @@ fn scheduled_backups_that_are_missing_late_and_recent() {
     let text = "server.connections_max = 10\n[backup]\ninterval = \"1d\"\n";
     site.configure(Some(&upstream), text);
     healthy(&site);
-    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
-    back_up(&site, days(3));
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    back_up(&site, hours(72));
     only(&site, "warning backup: ", &["the newest is of", "the next was due at"]);
     // Two intervals: one may be under way.
-    back_up(&site, days(2) - Duration::from_secs(600));
+    back_up(&site, hours(47));
     healthy(&site);
     let (_, checks) = examine(&site, &[]);
     let line = checks.iter().find(|check| check["check"] == "backup").unwrap();

@@ -60,8 +60,6 @@ type Row = (&'static [(&'static str, &'static str)], bool, Option<&'static str>)
 
 #[test]
 fn a_trusted_proxys_trace_goes_on_and_nobody_elses() {
-    const FUTURE: &str = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
-    let valid = &[("traceparent", PARENT), ("tracestate", STATE)][..];
     let rows: [Row; 13] = [
         (&[("traceparent", PARENT), ("tracestate", STATE)], true, Some(STATE)),
         (&[("TraceParent", PARENT)], true, None),

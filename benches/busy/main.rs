@@ -193,7 +193,9 @@ fn report(rounds: &[Round], samples: &[Sample], only_tested: bool) -> ExitCode {
         of(|(_, busy)| busy.p99),
     );
     let mut all = Done::default();
-    rounds.iter().for_each(|round| all.add(&round.done));
+    for round in rounds {
+        all.add(&round.done);
+    }
     println!("meanwhile, in {} busy intervals: {all}", rounds.len());
     let ratio = of(|(quiet, busy)| busy.p99 / quiet.p99);
     println!("p99 busy / p99 quiet: {ratio:.3}, the median of rounds (at most {RATIO_MAX})");

@@ -16,6 +16,9 @@ use super::filled;
 use super::http::{Request, connect, get, request};
 use super::site::{PASSWORD, Site, succeeded};
 
+/// What a thread does until it is told to stop.
+type Job = Box<dyn Fn(&AtomicBool, &Counts) + Send>;
+
 /// Browsers that load one page after the other.
 const BROWSERS: u32 = 3;
 /// Open pages that hear of every refusal.
@@ -78,7 +81,7 @@ impl Work {
         let stop = Arc::new(AtomicBool::new(false));
         let counts = Arc::new(Counts::default());
         let mut threads = Vec::new();
-        let mut spawn = |work: Box<dyn Fn(&AtomicBool, &Counts) + Send>| {
+        let mut spawn = |work: Job| {
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
             threads.push(std::thread::spawn(move || {
                 rustix::process::setpriority_process(None, ELSEWHERE).unwrap();

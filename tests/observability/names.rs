@@ -1,6 +1,7 @@
 //! The names of metrics: those that exist, and those that rules and dashboards speak of.
 
 use std::collections::BTreeSet;
+use std::slice;
 use std::time::Duration;
 
 use latchkey::clock::Timestamp;
@@ -11,7 +12,7 @@ use latchkey::metrics::{Exposition, Metrics};
 pub(super) fn existing() -> BTreeSet<String> {
     let metrics = Metrics::new("0").unwrap();
     let name = Name::parse("some").unwrap();
-    metrics.configure(&[name.clone()], &[(name.clone(), Duration::from_secs(1))]);
+    metrics.configure(slice::from_ref(&name), &[(name.clone(), Duration::from_secs(1))]);
     metrics.certificates(&[Timestamp::MAX]);
     metrics.admin_certificates(&[Timestamp::MAX]);
     metrics.backup_schedule(Some(Duration::from_secs(1)), None);

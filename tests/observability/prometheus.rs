@@ -101,9 +101,6 @@ impl Drop for Prometheus {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- prometheus:\n{}", self.log());
-        }
     }
 }
 

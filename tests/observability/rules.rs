@@ -37,7 +37,7 @@ fn rules(text: &str) -> Vec<Rule> {
         match line.split_once(": ").or_else(|| line.strip_suffix(':').map(|key| (key, ""))) {
             Some(("expr", expr)) => {
                 in_expr = true;
-                rule.expr = expr.trim_start_matches(">-").to_owned();
+                expr.trim_start_matches(">-").clone_into(&mut rule.expr);
             }
             Some(("for" | "labels" | "annotations", _)) => in_expr = false,
             _ if in_expr => {

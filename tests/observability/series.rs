@@ -33,7 +33,7 @@ fn records() -> String {
     text
 }
 
-/// Numbers without end from a seed (SplitMix64).
+/// Numbers without end from a seed (`SplitMix64`).
 struct Random(u64);
 
 impl Random {
@@ -115,7 +115,7 @@ fn ask(address: SocketAddr, seed: u64, count: usize) -> Vec<u16> {
 /// The statuses of up to `count` responses, all of announced length.
 fn responses(stream: &mut TcpStream, count: usize) -> Vec<u16> {
     let (mut statuses, mut bytes, mut at) = (Vec::new(), Vec::new(), 0);
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = [0; 16 * 1024];
     while statuses.len() < count {
         if let Some(end) = bytes[at..].windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[at..at + end]).to_ascii_lowercase();
