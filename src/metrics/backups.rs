@@ -52,8 +52,8 @@ impl Backups {
             made,
             last: set.gauge(
                 "backup_last_success_timestamp_seconds",
-                "When the last good backup was made, since the start or by the schedule before; 0 for \
-                 none.",
+                "When the last good backup was made, since the start or by the schedule before; 0 \
+                 for none.",
             )?,
             bytes: set.gauge("backup_last_bytes", "How long the last good backup is.")?,
             interval: set.float_gauges(

@@ -68,7 +68,8 @@ pub(super) struct Cli {
 /// `man`.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct ManArgs {
-    /// The page: a command, `latchkey.toml`, `metrics`, `proxies`, `refusals`, `security`, `upgrade`
+    /// The page: a command, `latchkey.toml`, `metrics`, `proxies`, `refusals`, `security` or
+    /// `upgrade`
     #[arg(value_name = "PAGE", default_value = "latchkey")]
     pub(super) page: String,
     /// Print it as text, not for `man`
