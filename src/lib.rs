@@ -28,9 +28,10 @@
 //!
 //! Below them: [`config`] turns what was written into what the program needs; [`metrics`] and
 //! [`logging`] tell the operator what happened; [`id`] and [`secret`] are names that are valid and
-//! secrets that cannot be printed; [`clock`] alone reads the time; [`jose`] is the cryptography of
-//! JWTs; [`assertion`] signs what upstreams are told; [`tls`] holds the certificates
-//! of listeners; [`client_address`] finds out who is calling behind trusted proxies.
+//! secrets that cannot be printed; [`clock`] alone reads the time; `pace` has long
+//! walks give way; [`jose`] is the cryptography of JWTs; [`assertion`] signs what upstreams are
+//! told; [`tls`] holds the certificates of listeners; [`client_address`] finds out who is calling
+//! behind trusted proxies.
 //!
 //! # Invariants
 //!
@@ -57,6 +58,7 @@ pub mod jwks;
 pub mod limiter;
 pub mod logging;
 pub mod metrics;
+mod pace;
 pub mod secret;
 pub mod server;
 pub mod snapshot;

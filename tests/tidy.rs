@@ -8,16 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which top-level modules each may import. `server` and `admin` never know each other.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 23] = [
     ("id", &[]),
     ("secret", &[]),
     ("clock", &[]),
     ("jose", &[]),
+    ("pace", &[]),
     ("decision", &["id", "secret", "clock", "jose"]),
     ("assertion", &["id", "secret", "clock", "decision"]),
     ("usage", &["id", "clock"]),
     ("events", &["id", "clock", "decision"]),
-    ("store", &["id", "secret", "clock", "usage"]),
+    ("store", &["id", "secret", "clock", "pace", "usage"]),
     ("config", &["id", "secret", "clock", "decision"]),
     ("metrics", &["id", "secret", "clock", "decision", "usage"]),
     ("logging", &["id", "secret", "clock", "decision", "config"]),
@@ -57,6 +58,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
             "id",
             "secret",
             "clock",
+            "pace",
             "jose",
             "decision",
             "assertion",

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::set_current_timer_slack;
 use serde_json::json;
 
+use super::elsewhere::undisturbed;
 use super::filled;
 use super::site::Site;
 
@@ -132,6 +133,7 @@ impl Generator {
     }
 
     fn run(mut self, per_second: u32, stop: &AtomicBool) -> Vec<Sample> {
+        undisturbed();
         // Or the system wakes it up to 50 us late.
         set_current_timer_slack(NonZeroU64::new(1)).unwrap();
         let begun = Instant::now();
@@ -223,6 +225,7 @@ pub(crate) fn serve_upstream() -> SocketAddr {
 }
 
 fn answer(mut stream: TcpStream) {
+    undisturbed();
     let _ = stream.set_nodelay(true);
     let mut head = Vec::with_capacity(4096);
     let mut buffer = [0; 4096];

@@ -15,8 +15,11 @@
 //! * Quiet and busy intervals alternate, and each busy one is compared with the quiet one before
 //!   it: what else happens on the machine comes and goes slower than that. The median of their
 //!   ratios counts.
-//! * Generator (one thread), upstream (a thread per connection) and gateway share the machine.
-//!   Whoever plays the operators' browsers runs at nice 19: they would be elsewhere.
+//! * Generator (one thread), upstream (a thread per connection) and gateway share the machine. So
+//!   that its figures are the gateway's and not their own, the first two have real-time priority,
+//!   and whoever plays an operator's browser runs when nobody else wants to: they would all be
+//!   elsewhere. That takes root, or the figures are rough.
+//! * A ratio below 1 is no mistake: the processors of a busy machine need not wake up first.
 
 #![expect(
     clippy::unwrap_used,
@@ -28,6 +31,7 @@
     reason = "a bench reports, and fails by panicking"
 )]
 
+mod elsewhere;
 #[path = "../filled.rs"]
 mod filled;
 #[path = "../../tests/support/http.rs"]

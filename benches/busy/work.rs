@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::elsewhere::in_the_background;
 use super::filled;
 use super::http::{Request, connect, get, request};
 use super::site::{PASSWORD, Site, succeeded};
@@ -23,8 +24,6 @@ type Job = Box<dyn Fn(&AtomicBool, &Counts) + Send>;
 const BROWSERS: u32 = 3;
 /// Open pages that hear of every refusal.
 const LISTENERS: u32 = 4;
-/// Niceness of those who would be on other machines.
-const ELSEWHERE: i32 = 19;
 
 /// What was done in an interval.
 #[derive(Default)]
@@ -84,7 +83,7 @@ impl Work {
         let mut spawn = |work: Job| {
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
             threads.push(std::thread::spawn(move || {
-                rustix::process::setpriority_process(None, ELSEWHERE).unwrap();
+                in_the_background();
                 work(&stop, &counts);
             }));
         };
@@ -99,10 +98,13 @@ impl Work {
             spawn(Box::new(move |stop, counts| listen(admin, &cookie, stop, counts)));
         }
         let (socket, files, shops) = (site.socket(), Arc::clone(&self.files), self.shops);
+        // Made before the interval; another one only if the import ends before it.
+        let next = move || file(shops, files.fetch_add(1, Ordering::Relaxed) + 1);
+        let first = next();
         spawn(Box::new(move |stop, counts| {
+            import(&socket, &first, stop, counts);
             while !stop.load(Ordering::Relaxed) {
-                let number = files.fetch_add(1, Ordering::Relaxed) + 1;
-                import(&socket, &file(shops, number), stop, counts);
+                import(&socket, &next(), stop, counts);
             }
         }));
         let socket = site.socket();

@@ -13,12 +13,14 @@
 //! * `bulk`, only when a processor is idle: what takes long, which are imports, exports, backups,
 //!   walks of the audit log, searches through all shops.
 //!
-//! To be nicer is not enough for bulk work. Since Linux 6.6 whoever runs may go on for a slice of a
-//! millisecond or more, however nice it is, before a worker that wakes up takes its place; a thread
-//! of the policy `SCHED_IDLE` gives way at once, and a processor that runs it counts as free. The
-//! price: while workers take all processors, such a thread gets hundredths of one. So everything
-//! that must get through then (a probe, a scrape, the revocation of a key) is on `admin`, which has
-//! about a tenth.
+//! A processor that runs a thread of the policy `SCHED_IDLE` counts as free, so a worker that wakes
+//! up there does not look for another. The price: while workers take all processors, such a thread
+//! gets hundredths of one. So everything that must get through then (a probe, a scrape, the
+//! revocation of a key) is on `admin`, which has about a tenth.
+//!
+//! Neither is enough for work without an end. Since Linux 6.6 whoever runs may go on for a slice of
+//! some milliseconds, however nice it is, before a worker that wakes up takes its place. So long
+//! walks give way by themselves (`pace`), and what they write goes to the disk a little at a time.
 //!
 //! # What such a thread may hold
 //!

@@ -19,6 +19,7 @@ use super::records::{
 };
 use super::schema::{self, Table};
 use crate::id::{AdminTokenId, KeyId, ShopId, TokenId};
+use crate::pace::pace;
 use crate::secret::{ChainKey, Entropy, Sealer, SecretBytes};
 
 /// What every transaction needs beside the tables.
@@ -57,6 +58,12 @@ impl Context {
 
 type Bytes = &'static [u8];
 
+/// A key and a value, or why they cannot be read.
+type Entry<'t> = Result<(AccessGuard<'t, Bytes>, AccessGuard<'t, Bytes>), redb::StorageError>;
+
+/// Entries of a table that are read before others go first: some tens of microseconds.
+const STEPS: u32 = 64;
+
 /// Either kind of redb's transactions.
 pub(super) enum Source {
     Read(redb::ReadTransaction),
@@ -85,11 +92,13 @@ impl Opened<'_> {
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-    ) -> Result<redb::Range<'_, Bytes, Bytes>, redb::StorageError> {
-        match self {
+    ) -> Result<impl DoubleEndedIterator<Item = Entry<'_>>, redb::StorageError> {
+        let range = match self {
             Self::Read(table) => redb::ReadableTable::range::<&[u8]>(table, (from, to)),
             Self::Write(table) => table.range::<&[u8]>((from, to)),
-        }
+        };
+        // Whatever walks through much of a table walks through here.
+        Ok(range?.inspect(pace(STEPS)))
     }
 }
 

@@ -207,7 +207,7 @@ pub(super) async fn delete(
     Segments(name): Segments<String>,
 ) -> Result<StatusCode, Problem> {
     let name = parse(&name)?;
-    blocking(&node, move |node| backups::delete(node, &caller, &name)).await?;
+    at_leisure(&node, move |node| backups::delete(node, &caller, &name)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

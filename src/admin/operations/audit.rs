@@ -175,7 +175,7 @@ impl Export {
 }
 
 /// Removes what is older than the configuration keeps, unless the clock is doubtful
-/// ([`pruning`](super::pruning)), and what is too much; how many. Costs a read when there is
+/// (`pruning`), and what is too much; how many. Costs a read when there is
 /// nothing.
 pub fn prune(node: &Node) -> Result<usize, OperationError> {
     let by_age = node.pruning.may_go_by_age(node.now());

@@ -66,7 +66,7 @@ pub fn create(
     let mut failure = None;
     let mut made = None;
     let written = create_whole_as(UNFINISHED, path, |file: &mut File| {
-        let mut to = BufWriter::with_capacity(CHUNK_BYTES, file);
+        let mut to = BufWriter::with_capacity(CHUNK_BYTES, Evenly { file, unsynced: 0 });
         match store.back_up(&mut to, options, entropy, report) {
             Ok(done) => made = Some(done),
             Err(error) => failure = Some(error),
@@ -80,6 +80,32 @@ pub fn create(
         (Ok(()), Some(made)) => Ok(made),
         (Ok(()), None) => Err(BackupError::Write(io::ErrorKind::Other.into())),
         (Err(error), _) => Err(failure.unwrap_or(BackupError::Write(error))),
+    }
+}
+
+/// Bytes that are written before they have to be on the disk.
+const SYNC_BYTES: usize = 1 << 20;
+
+/// Writes to a file so that the disk always has a little to do and never much: tens of megabytes
+/// at once would keep commits waiting, and processors busy for them.
+struct Evenly<'f> {
+    file: &'f mut File,
+    unsynced: usize,
+}
+
+impl Write for Evenly<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced = self.unsynced.saturating_add(written);
+        if self.unsynced >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
