@@ -1,7 +1,9 @@
 //! Who would be on other machines, and shares the gateway's: callers and upstreams must not be kept
 //! waiting for its processors, operators' browsers must not take their time.
 
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
+use std::thread::{JoinHandle, available_parallelism, yield_now};
 
 use thread_priority::{
     NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
@@ -27,5 +29,38 @@ fn schedule(priority: ThreadPriority, policy: ThreadSchedulePolicy) {
         TOLD.call_once(|| {
             println!("not allowed to set {policy:?} ({error:?}): the figures are rough");
         });
+    }
+}
+
+/// Keeps all processors from sleeping while it lives, and gives way to whoever wants one.
+pub(crate) struct Awake {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Awake {
+    pub(crate) fn keep() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let spin = |_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                in_the_background();
+                while !stop.load(Ordering::Relaxed) {
+                    (0..1_000).for_each(|_| std::hint::spin_loop());
+                    yield_now();
+                }
+            })
+        };
+        let threads = (0..available_parallelism().map_or(1, usize::from)).map(spin).collect();
+        Self { stop, threads }
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("it only spins");
+        }
     }
 }

@@ -19,7 +19,9 @@
 //!   that its figures are the gateway's and not their own, the first two have real-time priority,
 //!   and whoever plays an operator's browser runs when nobody else wants to: they would all be
 //!   elsewhere. That takes root, or the figures are rough.
-//! * A ratio below 1 is no mistake: the processors of a busy machine need not wake up first.
+//! * A processor that has nothing to do sleeps and takes its time to wake up, so a quiet gateway may
+//!   be the slower one. `-- awake` keeps processors awake in quiet intervals, by threads that give
+//!   way to everybody: what is left is what sharing them costs. That is told, and not bounded.
 
 #![expect(
     clippy::unwrap_used,
@@ -45,6 +47,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use self::elsewhere::Awake;
 use self::load::{Load, Sample};
 use self::site::Site;
 use self::work::{Done, Work};
@@ -80,7 +83,8 @@ const SMALL: Size = Size {
 const RATIO_MAX: f64 = 1.1;
 
 fn main() -> ExitCode {
-    let only_tested = !std::env::args().any(|argument| argument == "--bench");
+    let asks = |what: &str| std::env::args().any(|argument| argument == what);
+    let (only_tested, awake) = (!asks("--bench"), asks("awake"));
     let mut size = if only_tested { SMALL } else { FULL };
     let mut asked = std::env::args().filter_map(|argument| argument.parse::<u32>().ok());
     size.shops = asked.next().unwrap_or(size.shops);
@@ -102,10 +106,10 @@ fn main() -> ExitCode {
     sleep(size.interval);
     let mut rounds = Vec::new();
     for _ in 0..size.rounds {
-        rounds.push(round(&site, &work, size.interval));
+        rounds.push(round(&site, &work, awake, size.interval));
     }
     let samples = load.stop();
-    report(&rounds, &samples, only_tested)
+    report(&rounds, &samples, !only_tested && !awake)
 }
 
 /// From when to when.
@@ -118,13 +122,15 @@ struct Round {
     done: Done,
 }
 
-fn round(site: &Site, work: &Work, interval: Duration) -> Round {
+fn round(site: &Site, work: &Work, awake: bool, interval: Duration) -> Round {
     let pass = || {
         let begun = Instant::now();
         sleep(interval);
         (begun, Instant::now())
     };
+    let kept = awake.then(Awake::keep);
     let quiet = pass();
+    drop(kept);
     let under_way = work.begin(site);
     let busy = pass();
     // What is under way ends in neither interval.
@@ -170,7 +176,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn report(rounds: &[Round], samples: &[Sample], only_tested: bool) -> ExitCode {
+/// Half a second of a debug build says nothing, and is not bounded.
+fn report(rounds: &[Round], samples: &[Sample], is_bounded: bool) -> ExitCode {
     let figures: Vec<(Figures, Figures)> = rounds
         .iter()
         .map(|round| (Figures::of(samples, round.quiet), Figures::of(samples, round.busy)))
@@ -202,11 +209,10 @@ fn report(rounds: &[Round], samples: &[Sample], only_tested: bool) -> ExitCode {
     }
     println!("meanwhile, in {} busy intervals: {all}", rounds.len());
     let ratio = of(|(quiet, busy)| busy.p99 / quiet.p99);
-    println!("p99 busy / p99 quiet: {ratio:.3}, the median of rounds (at most {RATIO_MAX})");
-    // Half a second of a debug build says nothing.
-    if only_tested || ratio <= RATIO_MAX {
-        return ExitCode::SUCCESS;
+    println!("p99 busy / p99 quiet: {ratio:.3}, the median of rounds");
+    if is_bounded && ratio > RATIO_MAX {
+        println!("over the bound, which is {RATIO_MAX}");
+        return ExitCode::FAILURE;
     }
-    println!("over the bound");
-    ExitCode::FAILURE
+    ExitCode::SUCCESS
 }
