@@ -29,9 +29,9 @@
 //! Below them: [`config`] turns what was written into what the program needs; [`metrics`] and
 //! [`logging`] tell the operator what happened; [`id`] and [`secret`] are names that are valid and
 //! secrets that cannot be printed; [`clock`] alone reads the time; `pace` has long
-//! walks give way; [`jose`] is the cryptography of JWTs; [`assertion`] signs what upstreams are
-//! told; [`tls`] holds the certificates of listeners; [`client_address`] finds out who is calling
-//! behind trusted proxies.
+//! walks give way; `https` asks others on latchkey's own behalf; [`jose`] is the cryptography of
+//! JWTs; [`assertion`] signs what upstreams are told; [`tls`] holds the certificates of listeners;
+//! [`client_address`] finds out who is calling behind trusted proxies.
 //!
 //! # Invariants
 //!
@@ -52,6 +52,7 @@ pub mod clock;
 pub mod config;
 pub mod decision;
 pub mod events;
+mod https;
 pub mod id;
 pub mod jose;
 pub mod jwks;

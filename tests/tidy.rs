@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which top-level modules each may import. `server` and `admin` never know each other.
-const LAYERS: [(&str, &[&str]); 23] = [
+const LAYERS: [(&str, &[&str]); 24] = [
     ("id", &[]),
     ("secret", &[]),
     ("clock", &[]),
     ("jose", &[]),
     ("pace", &[]),
+    ("https", &[]),
     ("decision", &["id", "secret", "clock", "jose"]),
     ("assertion", &["id", "secret", "clock", "decision"]),
     ("usage", &["id", "clock"]),
@@ -25,10 +26,10 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ("snapshot", &["id", "secret", "clock", "decision", "assertion", "store", "config"]),
     ("limiter", &["id", "secret", "clock", "decision", "store", "config"]),
     ("verified_tokens", &["id", "secret", "clock", "decision", "store", "config"]),
-    ("jwks", &["id", "secret", "clock", "decision", "config", "metrics", "jose"]),
+    ("jwks", &["id", "secret", "clock", "decision", "config", "metrics", "jose", "https"]),
     ("tls", &["id", "secret", "clock", "config", "metrics"]),
     ("client_address", &[]),
-    ("trace", &["id", "secret", "clock", "decision", "config", "metrics", "logging"]),
+    ("trace", &["id", "secret", "clock", "decision", "config", "metrics", "logging", "https"]),
     (
         "server",
         &[
@@ -59,6 +60,7 @@ const LAYERS: [(&str, &[&str]); 23] = [
             "secret",
             "clock",
             "pace",
+            "https",
             "jose",
             "decision",
             "assertion",

@@ -19,9 +19,9 @@
 //!   that its figures are the gateway's and not their own, the first two have real-time priority,
 //!   and whoever plays an operator's browser runs when nobody else wants to: they would all be
 //!   elsewhere. That takes root, or the figures are rough.
-//! * A processor that has nothing to do sleeps and takes its time to wake up, so a quiet gateway may
-//!   be the slower one. `-- awake` keeps processors awake in quiet intervals, by threads that give
-//!   way to everybody: what is left is what sharing them costs. That is told, and not bounded.
+//! * A processor that has nothing to do sleeps and takes its time to wake up, so a quiet gateway
+//!   may be the slower one. `-- awake` keeps processors awake in quiet intervals, by threads that
+//!   give way to everybody: what is left is what sharing them costs. That is told, not bounded.
 
 #![expect(
     clippy::unwrap_used,

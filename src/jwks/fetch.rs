@@ -10,7 +10,6 @@ use http::header::{ACCEPT, DATE, USER_AGENT};
 use http::uri::Scheme;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -19,6 +18,7 @@ use serde_json::Value;
 use super::{IssuerSource, KeySource, RefreshError};
 use crate::clock::Timestamp;
 use crate::decision::jwt::KeySet;
+use crate::https::{AGENT, Connector, Trust, connector, with_causes};
 
 /// What was fetched.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Document {
 pub(super) struct Fetcher {
     plain: Client<HttpConnector, Empty<Bytes>>,
     /// `None` if the system has no trusted root certificates.
-    tls: Option<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>>,
+    tls: Option<Client<Connector, Empty<Bytes>>>,
 }
 
 impl Fetcher {
@@ -42,14 +42,10 @@ impl Fetcher {
     pub(super) fn new() -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_max_idle_per_host(0);
-        let provider = rustls::crypto::ring::default_provider();
-        let tls = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(provider)
-            .inspect_err(|error| {
-                tracing::warn!(%error, "no trusted root certificates: no key set by https");
-            })
+        let tls = connector(Trust::System)
+            .inspect_err(|error| tracing::warn!(%error, "no key set by https"))
             .ok()
-            .map(|b| builder.build(b.https_only().enable_http1().build()));
+            .map(|connector| builder.build(connector));
         Self { plain: builder.build_http(), tls }
     }
 
@@ -76,7 +72,7 @@ impl Fetcher {
         let secure = uri.scheme() == Some(&Scheme::HTTPS);
         let request = Request::get(uri)
             .header(ACCEPT, "application/json")
-            .header(USER_AGENT, concat!("latchkey/", env!("CARGO_PKG_VERSION")))
+            .header(USER_AGENT, AGENT)
             .body(Empty::new())
             .map_err(|e| failed(&e))?;
         let response = match (secure, &self.tls) {
@@ -171,16 +167,4 @@ fn read_file(path: &Path) -> Result<String, RefreshError> {
         return Err(RefreshError::TooLong { from: from() });
     }
     String::from_utf8(bytes).map_err(|_| RefreshError::NotUtf8 { from: from() })
-}
-
-/// An error and what caused it: hyper keeps the telling part ("connection refused") inside.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

@@ -3,25 +3,20 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 
 use super::otlp::{self, Resource};
 use super::span::Finished;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{OtlpConfig, read_otlp_headers};
+use crate::https::{AGENT, Connector, Trust, connector, with_causes};
 
 /// Bytes of an answer that are read. What is longer says nothing more.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -66,7 +61,7 @@ pub(super) enum Reply {
 
 /// A collector, and who we are to it.
 pub struct Collector {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     uri: Uri,
     headers: HeaderMap,
     resource: Resource,
@@ -99,16 +94,16 @@ impl Collector {
                 headers.append(name, value);
             }
         }
-        let agent = concat!("latchkey/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let is_secure = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(config.ca_file.as_deref(), is_secure)?)
-            .https_or_http()
-            .enable_http1()
-            .build();
+        let trust = match &config.ca_file {
+            Some(file) => Trust::File(file),
+            None if is_secure => Trust::System,
+            None => Trust::Nobody,
+        };
+        let connector = connector(trust).map_err(|error| Fault::Roots(error.to_string()))?;
         let client = Client::builder(TokioExecutor::new())
             // One exchange at a time; a connection is kept from one batch to the next.
             .pool_max_idle_per_host(1)
@@ -201,48 +196,6 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => Timestamp::parse_http_date(value).map(|at| at.since(now)),
     }
-}
-
-fn tls(ca_file: Option<&Path>, is_secure: bool) -> Result<ClientConfig, Fault> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(file) => {
-            let shown = file.display();
-            let certificates = CertificateDer::pem_file_iter(file)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| Fault::Roots(format!("{shown}: {error}")))?;
-            let (added, _) = roots.add_parsable_certificates(certificates);
-            if added == 0 {
-                return Err(Fault::Roots(format!("{shown}: holds no certificate in PEM form")));
-            }
-        }
-        None if is_secure => {
-            let found = rustls_native_certs::load_native_certs();
-            let (added, _) = roots.add_parsable_certificates(found.certs);
-            if added == 0 {
-                let why = "the system has no trusted root certificates; install them, or name some";
-                return Err(Fault::Roots(why.to_owned()));
-            }
-        }
-        None => {}
-    }
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Fault::Roots(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// An error and what caused it: hyper keeps the telling part ("connection refused") inside.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -9,16 +9,12 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT}
 use http::uri::Scheme;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Map, Value};
 
 use crate::admin::percent::encoded;
+use crate::https::{self, AGENT, Connector, Trust, connector, with_causes};
 
 /// A whole exchange.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -122,26 +118,26 @@ impl Answer {
 
 /// A client with the roots it trusts. Holds no connection between requests: sign-ins are rare.
 #[derive(Debug, Clone)]
-pub(super) struct Client(HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(super) struct Client(HyperClient<Connector, Full<Bytes>>);
 
 impl Client {
     /// A client that trusts the authorities in `ca_file`, or else the system's. Blocks on files.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, Fault> {
-        let roots = match ca_file {
-            Some(file) => roots_of(file).map_err(Fault::Roots)?,
-            None => system_roots(),
+        let trust = ca_file.map_or(Trust::System, Trust::File);
+        let connector = match connector(trust) {
+            // What is https fails then, and says so.
+            Err(error @ https::Fault::NoRoots) => {
+                tracing::warn!(%error, "no operator is vouched for by https");
+                connector(Trust::Nobody)
+            }
+            made => made,
         };
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Fault::Roots(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_or_http()
-            .enable_http1()
-            .build();
+        let connector = connector.map_err(|error| {
+            Fault::Roots(match ca_file {
+                Some(_) => format!("admin.oidc.ca_file {error}"),
+                None => error.to_string(),
+            })
+        })?;
         let mut builder = HyperClient::builder(TokioExecutor::new());
         builder.pool_max_idle_per_host(0);
         Ok(Self(builder.build(connector)))
@@ -184,7 +180,7 @@ impl Client {
         };
         let request = request
             .header(ACCEPT, "application/json")
-            .header(USER_AGENT, concat!("latchkey/", env!("CARGO_PKG_VERSION")))
+            .header(USER_AGENT, AGENT)
             .body(Full::new(body))
             .map_err(|error| failed(&error))?;
         let exchange = async {
@@ -211,30 +207,6 @@ fn secret(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn roots_of(file: &Path) -> Result<RootCertStore, String> {
-    let shown = file.display();
-    let certificates = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("admin.oidc.ca_file {shown}: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 {
-        return Err(format!("admin.oidc.ca_file {shown}: it holds no authority in PEM form"));
-    }
-    Ok(roots)
-}
-
-/// Without any, what is https fails, and says so.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        tracing::warn!("the system has no trusted root certificates; install ca-certificates");
-    }
-    roots
-}
-
 /// Whether `url` may be asked on behalf of a provider whose issuer is `issuer`; it comes from the
 /// provider.
 pub(super) fn check_url(what: &'static str, url: &str, issuer: &str) -> Result<(), Fault> {
@@ -249,18 +221,6 @@ pub(super) fn check_url(what: &'static str, url: &str, issuer: &str) -> Result<(
         return Err(Fault::Downgrade { what });
     }
     Ok(())
-}
-
-/// An error and what caused it: hyper keeps the telling part ("connection refused") inside.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// `name=value&…` (RFC 6749, appendix B).
