@@ -12,7 +12,7 @@ use crate::support::gateway::{Gateway, Site};
 use crate::support::http::{Response, get};
 use crate::support::idp::{Key, unix_now};
 use crate::support::openid::{
-    CLIENT_ID, CLIENT_SECRET, Manners, Mood, OpenId, encoded, parameters,
+    CLIENT_ID, CLIENT_SECRET, Jar, Manners, Mood, OpenId, encoded, parameters,
 };
 use crate::support::secrets;
 
@@ -59,33 +59,6 @@ fn stage_with(extra: &str) -> Stage {
 fn stage() -> Stage {
     // A test fails to sign in more often than a person would.
     stage_with("[failed_attempts]\nlimit = 1000\n")
-}
-
-/// A browser's cookies, as far as they matter here.
-#[derive(Default, Clone)]
-struct Jar(Vec<(String, String)>);
-
-impl Jar {
-    fn take(&mut self, response: &Response) {
-        let fields = response.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie"));
-        for (_, field) in fields {
-            let (name, rest) = field.split_once('=').unwrap();
-            let value = rest.split(';').next().unwrap();
-            self.0.retain(|(known, _)| known != name);
-            if !field.contains("Max-Age=0") {
-                self.0.push((name.to_owned(), value.to_owned()));
-            }
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    fn field(&self) -> String {
-        let pairs = self.0.iter().map(|(name, value)| format!("{name}={value}"));
-        pairs.collect::<Vec<_>>().join("; ")
-    }
 }
 
 impl Stage {

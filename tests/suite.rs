@@ -41,6 +41,7 @@ mod licences;
 mod manual;
 mod naive;
 mod observability;
+mod oidc_peer;
 mod openapi;
 mod operators;
 mod operators_browser;

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::digest;
 use serde_json::{Value, json};
 
+use super::http::Response;
 use super::idp::{Key, unix_now};
 use super::secrets;
 
@@ -280,6 +281,33 @@ fn token(
     Ok(json!({
         "access_token": "the access token", "token_type": "Bearer", "id_token": id_token,
     }))
+}
+
+/// A browser's cookies, as far as they matter here.
+#[derive(Default, Clone)]
+pub(crate) struct Jar(pub(crate) Vec<(String, String)>);
+
+impl Jar {
+    pub(crate) fn take(&mut self, response: &Response) {
+        let fields = response.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie"));
+        for (_, field) in fields {
+            let (name, rest) = field.split_once('=').unwrap();
+            let value = rest.split(';').next().unwrap();
+            self.0.retain(|(known, _)| known != name);
+            if !field.contains("Max-Age=0") && !field.contains("01 Jan 1970") {
+                self.0.push((name.to_owned(), value.to_owned()));
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn field(&self) -> String {
+        let pairs = self.0.iter().map(|(name, value)| format!("{name}={value}"));
+        pairs.collect::<Vec<_>>().join("; ")
+    }
 }
 
 pub(crate) fn parameters(query: &str) -> BTreeMap<String, String> {
