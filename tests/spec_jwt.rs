@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::gateway::{Gateway, Site};
 use crate::support::http::get;
 use crate::support::idp::{Key, KeySetAnswer, Provider, unix_now};
+use crate::support::tls::Authority;
 use crate::support::upstream::{Behaviour, Upstream};
 
 const PATH: &str = "/api/search/products";
@@ -65,6 +66,38 @@ impl World {
         }
         claims
     }
+}
+
+/// Keys come by https from whom the configuration trusts, and from nobody else.
+#[test]
+fn a_provider_is_who_its_certificate_says() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let key = Key::es256("one");
+    let provider = Provider::start_tls(&[&key], &authority);
+    let upstream = Upstream::start(Behaviour::Echo);
+    let trusting = |authority: &Authority, file: &str| {
+        issuer(&provider, &format!("ca_file = {:?}", authority.path(file)))
+    };
+    let token = key.sign(&provider.claims());
+    for configuration in [issuer(&provider, ""), trusting(&other, "ca.pem")] {
+        let site = Site::new(Some(&upstream), &configuration);
+        let gateway = site.start();
+        let failure = crate::support::until(|| {
+            let issuers = gateway.api_ok("GET", "/issuers", &json!(null));
+            issuers["items"][0]["last_error"].as_str().map(str::to_owned)
+        });
+        assert!(failure.contains("certificate"), "{failure}");
+        let outcome = gateway.send(&get(PATH).bearer(&token)).outcome();
+        assert_eq!(outcome, "503 keys_unavailable", "{failure}");
+    }
+    let site = Site::new(Some(&upstream), &trusting(&authority, "ca.pem"));
+    let gateway = site.start();
+    fetched(&gateway);
+    assert_eq!(gateway.send(&get(PATH).bearer(&token)).outcome(), "200 ok");
+    site.configure(Some(&upstream), &trusting(&authority, "nothing.pem"));
+    let checked = site.cli(&["config", "check"]);
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(said.contains("issuers[0].ca_file: ") && said.contains("nothing.pem: "), "{said}");
 }
 
 #[test]

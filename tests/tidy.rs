@@ -84,6 +84,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
             "id",
             "secret",
             "clock",
+            "https",
             "jose",
             "decision",
             "assertion",

@@ -24,6 +24,7 @@ pub(crate) fn sources(config: &Config) -> Vec<IssuerSource> {
             issuer: configured.issuer.clone(),
             iss: configured.iss.clone(),
             source,
+            ca_file: configured.ca_file.clone(),
             refresh_interval: configured.refresh_interval,
             cooldown: configured.cooldown,
             timeout: configured.fetch_timeout,

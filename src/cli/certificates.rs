@@ -16,6 +16,7 @@ use crate::admin::Node;
 use crate::admin::listener::Secured;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, TlsConfig};
+use crate::https;
 use crate::server::{Shared, UpstreamStates};
 use crate::tls::{Fingerprint, Tls, Versions};
 
@@ -23,6 +24,22 @@ use crate::tls::{Fingerprint, Tls, Versions};
 pub(super) fn check_upstreams(config: &Config) -> Result<(), Failure> {
     let checked = UpstreamStates::check(&config.upstreams);
     checked.map_err(|why| Failure::new(Exit::Configuration, why))
+}
+
+/// Whether the files of authorities can be used by which the identity providers of `config` are
+/// known. They are read again whenever one is asked. Blocks.
+pub(super) fn check_providers(config: &Config) -> Result<(), Failure> {
+    let issuers = config.issuer_sources.iter().enumerate();
+    let issuers = issuers.map(|(at, issuer)| (format!("issuers[{at}]"), issuer.ca_file.as_ref()));
+    let operators = config.admin.oidc.as_ref().and_then(|oidc| oidc.ca_file.as_ref());
+    for (place, file) in issuers.chain([("admin.oidc".to_owned(), operators)]) {
+        if let Some(file) = file {
+            https::connector(https::Trust::File(file)).map_err(|fault| {
+                Failure::new(Exit::Configuration, format!("{place}.ca_file: {fault}"))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Loads the certificates that `config` names, those of the data plane first; what is doubtful

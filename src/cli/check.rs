@@ -32,6 +32,7 @@ pub(super) fn config(
             let config = start::load(sources)?;
             certificates::load(&config)?;
             certificates::check_upstreams(&config)?;
+            certificates::check_providers(&config)?;
             collector::check(&config)?;
             output.done("ok: the configuration is valid", &json!({"valid": true}))
         }

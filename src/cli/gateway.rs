@@ -55,6 +55,7 @@ impl Gateway {
         let named = config.clone();
         let load = move || {
             certificates::check_upstreams(&named)?;
+            certificates::check_providers(&named)?;
             certificates::load(&named)
         };
         let tls = spawn_blocking(load).await;
@@ -144,6 +145,9 @@ impl Gateway {
         let [data, admin] = &self.certificates;
         let prepared = (data.prepare(&config).await?, admin.prepare(&config).await?);
         let collector = collector::load(&config).await?;
+        let named = config.clone();
+        let checked = spawn_blocking(move || certificates::check_providers(&named)).await;
+        checked.map_err(|e| other(&e))??;
         let wanted = Settings::from_config(&config);
         prepare(&self.shared, &wanted).await?;
         // Requests between the two steps are decided by the old routes or by the new ones: both

@@ -64,6 +64,7 @@ fn read_issuer(t: &mut Section<'_, '_>) -> Result<(Issuer, IssuerSourceConfig), 
     let hint = "write e.g. audiences = [\"https://api.example\"]";
     let audiences = t.list_required("audiences", hint, parse_claim);
     let source = read_source(t, iss.as_deref().ok());
+    let ca_file = read_ca_file(t, source.as_ref().ok());
     let algorithms = read_algorithms(t, source.as_ref().ok());
     let secret = read_secret(t, source.as_ref().ok(), algorithms.as_deref().ok());
     let leeway = t.duration("leeway", "60s", Span::LEEWAY);
@@ -83,6 +84,7 @@ fn read_issuer(t: &mut Section<'_, '_>) -> Result<(Issuer, IssuerSourceConfig), 
         issuer: name.clone(),
         iss: iss.clone(),
         source: source?.key_source(),
+        ca_file: ca_file?,
         refresh_interval: refresh_interval?,
         cooldown: cooldown?,
         fetch_timeout: fetch_timeout?,
@@ -166,6 +168,20 @@ fn read_source(t: &mut Section<'_, '_>, iss: Option<&str>) -> Result<Written, No
     };
     let choices = "write one of jwks_url, jwks_file, secret_file, or discovery = true";
     Err(t.error_here(format!("{message}; {choices}")))
+}
+
+fn read_ca_file(
+    t: &mut Section<'_, '_>,
+    source: Option<&Written>,
+) -> Result<Option<PathBuf>, Noted> {
+    let ca_file = t.text_optional("ca_file", "the system's roots", parse_path)?;
+    match source {
+        Some(Written::JwksFile(_) | Written::SecretFile(_)) if ca_file.is_some() => {
+            let message = "is of no use: no provider is asked for keys; remove it";
+            Err(t.error("ca_file", message.into()))
+        }
+        _ => Ok(ca_file),
+    }
 }
 
 fn read_algorithms(

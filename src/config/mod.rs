@@ -182,6 +182,8 @@ pub struct IssuerSourceConfig {
     pub iss: Box<str>,
     /// Where its keys are.
     pub source: KeySource,
+    /// Whom to trust by https, in PEM form; the system's authorities if there is none.
+    pub ca_file: Option<PathBuf>,
     /// Between two scheduled fetches.
     pub refresh_interval: Duration,
     /// The least time between two fetches for an unknown `kid`.

@@ -439,6 +439,10 @@ fn issuers_that_cannot_be_trusted() {
             &format!("issuers[0]: says more than once where its keys are; {no_source}"),
         ),
         (
+            &issuer("jwks_file = '/x'\nca_file = 'ca.pem'"),
+            "issuers[0].ca_file: is of no use: no provider is asked for keys; remove it",
+        ),
+        (
             &issuer("jwks_url = 'http://id.example/keys'"),
             "issuers[0].jwks_url: \"http://id.example/keys\" is plain http: whoever sits between \
              could hand out keys; use https (http is for this machine only)",
@@ -498,7 +502,8 @@ fn issuers_that_cannot_be_trusted() {
 fn issuers_are_compiled() {
     let config = good(&issuer(
         "discovery = true\nscope_claim = 'realm_access.roles'\n\
-         shop_claim = ['https://x.example/shop']\nleeway = '0s'\ntyp = ['at+jwt']",
+         shop_claim = ['https://x.example/shop']\nleeway = '0s'\ntyp = ['at+jwt']\n\
+         ca_file = 'ca.pem'",
     ));
     let issuer = &config.policies.issuers[0];
     assert_eq!(*issuer.scope_claim, ["realm_access".into(), "roles".into()]);
@@ -512,6 +517,7 @@ fn issuers_are_compiled() {
             issuer: Name::parse("id").unwrap(),
             iss: "https://id.example".into(),
             source: KeySource::Discovery,
+            ca_file: Some("ca.pem".into()),
             refresh_interval: Duration::from_secs(600),
             cooldown: Duration::from_secs(30),
             fetch_timeout: Duration::from_secs(5),

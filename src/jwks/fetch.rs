@@ -11,7 +11,6 @@ use http::uri::Scheme;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
@@ -28,79 +27,70 @@ pub(super) struct Document {
     pub(super) date: Option<Timestamp>,
 }
 
-/// Fetches key sets. Holds no connection between fetches: they are minutes apart.
-#[derive(Debug)]
-pub(super) struct Fetcher {
-    plain: Client<HttpConnector, Empty<Bytes>>,
-    /// `None` if the system has no trusted root certificates.
-    tls: Option<Client<Connector, Empty<Bytes>>>,
+/// The issuer's key set, unparsed. Holds no connection and no roots afterwards: the next time is
+/// minutes later, and a file of roots may be another then.
+pub(super) async fn fetch(source: &IssuerSource) -> Result<Document, RefreshError> {
+    let ca_file = source.ca_file.as_deref();
+    match &source.source {
+        KeySource::JwksUrl(url) => get(url, ca_file).await,
+        KeySource::Discovery(issuer_url) => {
+            let url = discovery_url(issuer_url);
+            let document = get(&url, ca_file).await?;
+            let jwks_url = jwks_url(&document.text, &url, &source.iss)?;
+            get(&jwks_url, ca_file).await
+        }
+        KeySource::File(path) => Ok(Document { text: read(path.clone()).await?, date: None }),
+    }
 }
 
-impl Fetcher {
-    /// A fetcher that trusts the system's root certificates. Without any, `https` sources fail
-    /// and all others work: that is no reason not to start.
-    pub(super) fn new() -> Self {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_max_idle_per_host(0);
-        let tls = connector(Trust::System)
-            .inspect_err(|error| tracing::warn!(%error, "no key set by https"))
-            .ok()
-            .map(|connector| builder.build(connector));
-        Self { plain: builder.build_http(), tls }
-    }
-
-    /// The issuer's key set, unparsed.
-    pub(super) async fn fetch(&self, source: &IssuerSource) -> Result<Document, RefreshError> {
-        match &source.source {
-            KeySource::JwksUrl(url) => self.get(url).await,
-            KeySource::Discovery(issuer_url) => {
-                let url = discovery_url(issuer_url);
-                let document = self.get(&url).await?;
-                let jwks_url = jwks_url(&document.text, &url, &source.iss)?;
-                self.get(&jwks_url).await
-            }
-            KeySource::File(path) => Ok(Document { text: read(path.clone()).await?, date: None }),
-        }
-    }
-
-    async fn get(&self, url: &str) -> Result<Document, RefreshError> {
-        let uri = parse_url(url)?;
-        let failed = |why: &dyn std::error::Error| RefreshError::Unreachable {
-            url: url.into(),
-            why: with_causes(why),
-        };
-        let secure = uri.scheme() == Some(&Scheme::HTTPS);
-        let request = Request::get(uri)
-            .header(ACCEPT, "application/json")
-            .header(USER_AGENT, AGENT)
-            .body(Empty::new())
-            .map_err(|e| failed(&e))?;
-        let response = match (secure, &self.tls) {
-            (false, _) => self.plain.request(request).await,
-            (true, Some(tls)) => tls.request(request).await,
-            (true, None) => return Err(RefreshError::NoTrustedRoots { url: url.into() }),
-        }
+async fn get(url: &str, ca_file: Option<&Path>) -> Result<Document, RefreshError> {
+    let uri = parse_url(url)?;
+    let failed = |why: &dyn std::error::Error| RefreshError::Unreachable {
+        url: url.into(),
+        why: with_causes(why),
+    };
+    let client = client(url, uri.scheme() == Some(&Scheme::HTTPS), ca_file).await?;
+    let request = Request::get(uri)
+        .header(ACCEPT, "application/json")
+        .header(USER_AGENT, AGENT)
+        .body(Empty::new())
         .map_err(|e| failed(&e))?;
-        if response.status() != StatusCode::OK {
-            return Err(RefreshError::Status {
-                url: url.into(),
-                status: response.status().as_u16(),
-            });
-        }
-        let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
-        let date = date.and_then(Timestamp::parse_http_date);
-        let body = Limited::new(response.into_body(), KeySet::BYTES_MAX);
-        let bytes = match body.collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(e) if e.is::<LengthLimitError>() => {
-                return Err(RefreshError::TooLong { from: url.into() });
-            }
-            Err(e) => return Err(failed(e.as_ref())),
-        };
-        let text = String::from_utf8(bytes.into());
-        let text = text.map_err(|_| RefreshError::NotUtf8 { from: url.into() })?;
-        Ok(Document { text, date })
+    let response = client.request(request).await.map_err(|e| failed(&e))?;
+    if response.status() != StatusCode::OK {
+        return Err(RefreshError::Status { url: url.into(), status: response.status().as_u16() });
     }
+    let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
+    let date = date.and_then(Timestamp::parse_http_date);
+    let body = Limited::new(response.into_body(), KeySet::BYTES_MAX);
+    let bytes = match body.collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(e) if e.is::<LengthLimitError>() => {
+            return Err(RefreshError::TooLong { from: url.into() });
+        }
+        Err(e) => return Err(failed(e.as_ref())),
+    };
+    let text = String::from_utf8(bytes.into());
+    let text = text.map_err(|_| RefreshError::NotUtf8 { from: url.into() })?;
+    Ok(Document { text, date })
+}
+
+/// Asks `url`, trusting the authorities of `ca_file` or else the system's.
+async fn client(
+    url: &str,
+    is_secure: bool,
+    ca_file: Option<&Path>,
+) -> Result<Client<Connector, Empty<Bytes>>, RefreshError> {
+    let ca_file = ca_file.map(Path::to_owned);
+    let making = tokio::task::spawn_blocking(move || {
+        connector(match &ca_file {
+            _ if !is_secure => Trust::Nobody,
+            Some(file) => Trust::File(file),
+            None => Trust::System,
+        })
+    });
+    let made = making.await.map_err(|_| RefreshError::Stopped)?;
+    let made = made.map_err(|why| RefreshError::Roots { url: url.into(), why: why.to_string() })?;
+    Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(made))
 }
 
 /// `<issuer>/.well-known/openid-configuration` (`OpenID` Connect Discovery 1.0 §4).

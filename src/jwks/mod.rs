@@ -22,7 +22,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
-use self::fetch::Fetcher;
 use self::probe::fetch_set;
 use crate::clock::{Clock, Monotonic, Timestamp};
 use crate::decision::jwt::{KeySet, KeySetError, SkipReason};
@@ -59,6 +58,9 @@ pub struct IssuerSource {
     pub iss: Box<str>,
     /// Where its keys come from.
     pub source: KeySource,
+    /// Whom to trust by https, in PEM form; the system's authorities if there is none. Read anew
+    /// for every fetch.
+    pub ca_file: Option<PathBuf>,
     /// From one successful fetch to the next; at least one second.
     pub refresh_interval: Duration,
     /// At least this long from one fetch for an unknown `kid` to the next.
@@ -123,11 +125,13 @@ pub enum RefreshError {
     /// Not an absolute http(s) URL without user information; not repeated, it may hold a password.
     #[error("the URL is not an absolute http:// or https:// URL without user name and password")]
     BadUrl,
-    /// An `https` URL, and the system trusts no certificate at all.
-    #[error("{url}: the system has no trusted root certificates; install ca-certificates")]
-    NoTrustedRoots {
+    /// An `https` URL, and there is nobody to trust.
+    #[error("{url}: {why}")]
+    Roots {
         /// What was to be fetched.
         url: Box<str>,
+        /// What is wrong with the roots.
+        why: String,
     },
     /// No connection, or it broke.
     #[error("{url}: {why}")]
@@ -216,7 +220,6 @@ pub struct Jwks {
     lanes: Vec<Arc<Lane>>,
     /// The runtime of [`Jwks::run`].
     home: OnceLock<Handle>,
-    fetcher: Fetcher,
     sink: Arc<dyn KeySink>,
     clock: Arc<dyn Clock>,
 }
@@ -234,7 +237,6 @@ impl Jwks {
         Self {
             lanes: sources.into_iter().map(|source| Arc::new(Lane::new(source))).collect(),
             home: OnceLock::new(),
-            fetcher: Fetcher::new(),
             sink,
             clock,
         }
@@ -302,7 +304,7 @@ impl Jwks {
 
     async fn fetch_once(&self, lane: &Lane) -> Outcome {
         let source = &lane.source;
-        let (document, set) = fetch_set(&self.fetcher, source, &*self.clock).await?;
+        let (document, set) = fetch_set(source, &*self.clock).await?;
         let fetched = Refreshed::Fetched { keys: set.len(), skipped: set.skipped().len() };
         for key in set.skipped() {
             let (kid, reason) = (key.kid.as_deref(), key.reason);

@@ -3,7 +3,7 @@
 //!
 //! Keeps nothing and tells nobody.
 
-use super::fetch::{Document, Fetcher};
+use super::fetch::{Document, fetch};
 use super::{IssuerSource, RefreshError};
 use crate::clock::{Clock, Timestamp};
 use crate::decision::jwt::KeySet;
@@ -23,17 +23,16 @@ pub struct Probe {
 ///
 /// [`RefreshError`]: what a running server would meet.
 pub async fn probe(source: &IssuerSource, clock: &dyn Clock) -> Result<Probe, RefreshError> {
-    let (document, set) = fetch_set(&Fetcher::new(), source, clock).await?;
+    let (document, set) = fetch_set(source, clock).await?;
     Ok(Probe { keys: set.len(), date: document.date })
 }
 
 /// One fetch within its bound: what came, and what it says; never without a usable key.
 pub(super) async fn fetch_set(
-    fetcher: &Fetcher,
     source: &IssuerSource,
     clock: &dyn Clock,
 ) -> Result<(Document, KeySet), RefreshError> {
-    let document = tokio::time::timeout(source.timeout, fetcher.fetch(source))
+    let document = tokio::time::timeout(source.timeout, fetch(source))
         .await
         .map_err(|_| RefreshError::Timeout { after: source.timeout })??;
     let set = KeySet::parse(&document.text, clock.now().unix)?;

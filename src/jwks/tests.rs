@@ -125,6 +125,7 @@ fn source(source: KeySource) -> IssuerSource {
         issuer: idp(),
         iss: "https://idp.example".into(),
         source,
+        ca_file: None,
         refresh_interval: Duration::from_secs(300),
         cooldown: COOLDOWN,
         timeout: Duration::from_secs(5),

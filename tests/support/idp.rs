@@ -1,13 +1,16 @@
 //! A small identity provider on loopback: discovery, a key set that tests can change, and tokens.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::Algorithm;
 use latchkey::jose::TokenSigner;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+
+use super::tls::Authority;
 
 /// A signing key and its public JWK.
 pub(crate) struct Key {
@@ -71,29 +74,48 @@ pub(crate) enum KeySetAnswer {
 /// A running provider; its thread ends with the process.
 pub(crate) struct Provider {
     pub(crate) address: SocketAddr,
+    issuer: String,
     answer: Arc<Mutex<KeySetAnswer>>,
     fetches: Arc<Mutex<usize>>,
 }
 
 impl Provider {
     pub(crate) fn start(keys: &[&Key]) -> Self {
+        Self::serving(keys, None)
+    }
+
+    /// One that is asked by https, with a certificate of `authority`.
+    pub(crate) fn start_tls(keys: &[&Key], authority: &Authority) -> Self {
+        Self::serving(keys, Some(authority.issue(&["127.0.0.1"]).server()))
+    }
+
+    fn serving(keys: &[&Key], tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         let address = listener.local_addr().expect("an address");
         let jwks = keys.iter().map(|k| k.jwk()).collect();
         let answer = Arc::new(Mutex::new(KeySetAnswer::Keys(jwks)));
         let fetches = Arc::new(Mutex::new(0));
         let (shared, counter) = (Arc::clone(&answer), Arc::clone(&fetches));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let issuer = format!("{scheme}://{address}");
+        let own = issuer.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                serve(stream, address, &shared, &counter);
+                match &tls {
+                    Some(config) => {
+                        let connection = ServerConnection::new(Arc::clone(config)).expect("TLS");
+                        serve(StreamOwned::new(connection, stream), &own, &shared, &counter);
+                    }
+                    None => serve(stream, &own, &shared, &counter),
+                }
             }
         });
-        Self { address, answer, fetches }
+        Self { address, issuer, answer, fetches }
     }
 
     /// The `iss` of its tokens.
     pub(crate) fn issuer(&self) -> String {
-        format!("http://{}", self.address)
+        self.issuer.clone()
     }
 
     /// Claims of a token that is good for an hour.
@@ -120,8 +142,8 @@ impl Provider {
 }
 
 fn serve(
-    mut stream: TcpStream,
-    address: SocketAddr,
+    mut stream: impl Read + Write,
+    issuer: &str,
     answer: &Mutex<KeySetAnswer>,
     fetches: &Mutex<usize>,
 ) {
@@ -141,7 +163,7 @@ fn serve(
         ("/.well-known/openid-configuration", KeySetAnswer::Keys(_)) => (
             "200 OK",
             json!({
-                "issuer": format!("http://{address}"), "jwks_uri": format!("http://{address}/jwks"),
+                "issuer": issuer, "jwks_uri": format!("{issuer}/jwks"),
             }),
         ),
         ("/jwks", KeySetAnswer::Keys(keys)) => {
@@ -157,4 +179,5 @@ fn serve(
          Connection: close\r\n\r\n{body}",
         body.len()
     );
+    let _ = stream.flush();
 }

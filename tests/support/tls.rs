@@ -11,7 +11,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
+    SupportedProtocolVersion,
 };
 use tempfile::TempDir;
 
@@ -33,6 +34,19 @@ pub(crate) struct Authority {
 pub(crate) struct Issued {
     pub(crate) der: CertificateDer<'static>,
     key: Vec<u8>,
+}
+
+impl Issued {
+    /// A server with it, whoever the clients are.
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.clone()], PrivateKeyDer::Pkcs8(self.key.clone().into()))
+            .expect("a certificate and its key");
+        Arc::new(config)
+    }
 }
 
 impl Authority {

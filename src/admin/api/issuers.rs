@@ -93,7 +93,7 @@ fn problem(error: &RefreshError) -> Problem {
         }
         RefreshError::Timeout { .. }
         | RefreshError::BadUrl
-        | RefreshError::NoTrustedRoots { .. }
+        | RefreshError::Roots { .. }
         | RefreshError::Unreachable { .. }
         | RefreshError::Status { .. }
         | RefreshError::TooLong { .. }
