@@ -68,9 +68,22 @@ pub(in crate::cli) fn configuration_json(prefix: &str) -> Value {
     keys.collect()
 }
 
-/// Whether `path` is `prefix`, in it, or begins so.
+/// Whether `path` is `prefix`, in it, or begins so: as headings, files and complaints write it,
+/// `[[issuers]]`, `issuers.name`, `issuers[0].name` or `upstreams.search.url`.
 fn matches(path: &str, prefix: &str) -> bool {
-    path.starts_with(prefix.trim_matches(['[', ']']))
+    const ANY: &str = "NAME";
+    let wanted = prefix.trim_matches(['[', ']']).split('.').map(without_index);
+    let last = wanted.clone().count();
+    let mut parts = path.split('.').map(without_index);
+    (1..).zip(wanted).all(|(number, wanted)| match parts.next() {
+        Some(part) if number == last => part.starts_with(wanted) || part == ANY,
+        Some(part) => part == wanted || part == ANY,
+        None => false,
+    })
+}
+
+fn without_index(part: &str) -> &str {
+    part.split_once('[').map_or(part, |(name, _)| name)
 }
 
 fn keys(prefix: &str) -> String {

@@ -81,6 +81,30 @@ fn commands_that_are_named_exist() {
 }
 
 #[test]
+fn keys_are_found_however_they_are_written() {
+    for (asked, found) in [
+        ("issuers.ca_file", Some("issuers[].ca_file")),
+        ("issuers[].ca_file", Some("issuers[].ca_file")),
+        ("issuers[3].ca_f", Some("issuers[].ca_file")),
+        ("[[issuers]]", Some("issuers[].name")),
+        ("upstreams.search.ca_file", Some("upstreams.NAME.ca_file")),
+        ("upstreams.NAME.ca_file", Some("upstreams.NAME.ca_file")),
+        ("upstreams.a.probe", Some("upstreams.NAME.probe.path")),
+        ("[admin.oidc]", Some("admin.oidc.issuer")),
+        ("admin.oidc.roles[0].group", Some("admin.oidc.roles[].group")),
+        ("adm", Some("admin.listen")),
+        ("adm.listen", None),
+        ("issuers.name.more", None),
+        ("issuers.nothing", None),
+    ] {
+        let keys = super::fill::configuration_json(asked);
+        let first = keys.as_array().and_then(|keys| keys.first());
+        let first = first.and_then(|key| key["key"].as_str());
+        assert_eq!(first, found, "{asked}");
+    }
+}
+
+#[test]
 fn keys_that_are_named_exist() {
     let tables = reference();
     let keys = tables.iter().flat_map(|table| &table.keys);
