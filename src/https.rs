@@ -1,5 +1,5 @@
 //! What all requests have in common that latchkey makes for itself: of identity providers and of a
-//! collector of traces. Whom they trust, how they connect, and what went wrong.
+//! collector of traces. Whom they trust, how they connect, and (of upstreams too) what went wrong.
 
 use std::error::Error;
 use std::path::Path;

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::operators_oidc::configuration;
+use crate::operators_oidc::{HOST, configuration};
 use crate::support::gateway::{Gateway, Site};
 use crate::support::http::{Response, get, request};
 use crate::support::openid::{CLIENT_ID, CLIENT_SECRET, Jar, encoded};
@@ -19,7 +19,6 @@ use crate::support::secrets;
 use crate::support::until;
 use crate::support::upstream::{Behaviour, Upstream};
 
-const HOST: &str = "latchkey.localhost";
 const PATH: &str = "/api/search/products";
 
 /// The provider; ended when dropped.

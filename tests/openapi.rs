@@ -16,6 +16,9 @@ use crate::support::upstream::{Behaviour, Upstream};
 /// Requests to each operation.
 const CASES: usize = 12;
 
+/// Hashing passwords is not what is tested.
+const CHEAP: &str = "[admin.passwords]\nmemory = \"64KiB\"\niterations = 1\n";
+
 /// An answer that ends only when its reader leaves.
 const ENDLESS: &str = "/api/v1/events";
 
@@ -40,9 +43,7 @@ struct Made {
 #[test]
 fn every_operation_answers_as_it_is_described() {
     let upstream = Upstream::start(Behaviour::Echo);
-    // Hashing passwords is not what is tested.
-    let cheap = "[admin.passwords]\nmemory = \"64KiB\"\niterations = 1\n";
-    let site = Site::new(Some(&upstream), cheap);
+    let site = Site::new(Some(&upstream), CHEAP);
     let gateway = site.start();
     let described = request("GET", "/api/v1/openapi.json").send_unix(&site.socket()).json();
     let schemas = Schemas(&described);
@@ -74,8 +75,7 @@ fn every_operation_answers_as_it_is_described() {
 fn schemathesis_finds_no_fault() {
     let place = std::env::var("LATCHKEY_TEST_SCHEMATHESIS").expect("tests/run api sets it");
     let upstream = Upstream::start(Behaviour::Echo);
-    let cheap = "[admin.passwords]\nmemory = \"64KiB\"\niterations = 1\n";
-    let site = Site::new(Some(&upstream), cheap);
+    let site = Site::new(Some(&upstream), CHEAP);
     let gateway = site.start();
     furnish(&gateway);
     let described = request("GET", "/api/v1/openapi.json").send_unix(&site.socket());

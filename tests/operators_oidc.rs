@@ -16,7 +16,7 @@ use crate::support::openid::{
 };
 use crate::support::secrets;
 
-const HOST: &str = "latchkey.localhost";
+pub(crate) const HOST: &str = "latchkey.localhost";
 
 const ROLES: &str = r#"[
     { group = "owners", role = "owner" },

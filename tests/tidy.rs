@@ -36,6 +36,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
             "id",
             "secret",
             "clock",
+            "https",
             "jose",
             "decision",
             "assertion",

@@ -1,7 +1,7 @@
 //! Whether a busy admin plane moves the data plane: the p99 of requests while 100,000 shops lie in
 //! the store and nothing else happens, and while dashboard pages are loaded as fast as they come,
-//! 100,000 keys are imported and backups are made, all at once. Fails when the second is more than
-//! a tenth above the first.
+//! a file of 100,000 keys is imported and backups are made, all at once. An interval sees the file
+//! read and about half of it applied. Fails when the second is more than a tenth above the first.
 //!
 //! `cargo bench --bench busy`; another number of shops, and of rounds: `-- 20000 3`; another build
 //! of the gateway, to compare: `LATCHKEY_BENCH_BINARY=/usr/bin/latchkey`.

@@ -21,6 +21,7 @@ use crate::decision::Refusal;
 use crate::decision::denial::Code;
 use crate::decision::policy::Route;
 use crate::decision::principal::{Mechanism, Principal};
+use crate::https::with_causes;
 use crate::id::{KeyId, Name, ShopId, TokenId};
 use crate::metrics::{CutBy, Handshake};
 use crate::trace::Trace;
@@ -255,13 +256,13 @@ pub(super) fn issued(subject: &Subject<'_>, shop: &str, key_id: &str, token_id: 
 
 /// A connection ended with an error: the peer went away, or did not take its response.
 pub(super) fn connection_ended(error: &dyn Error) {
-    debug!(target: "latchkey::server", error = chain(error), "connection ended early");
+    debug!(target: "latchkey::server", error = with_causes(error), "connection ended early");
 }
 
 /// A TLS handshake that came to nothing: told, and not warned of, as scanners make many. A client
 /// without the certificate that is asked of it is refused like a request.
 pub(super) fn handshake_failed(peer: IpAddr, outcome: Handshake, error: &dyn Error) {
-    let (client, reason) = (peer.to_canonical(), chain(error));
+    let (client, reason) = (peer.to_canonical(), with_causes(error));
     if outcome == Handshake::ClientCertificate {
         info!(
             target: "latchkey::refusal",
@@ -315,18 +316,6 @@ pub(super) fn worker_failed(index: usize, error: &io::Error) {
 /// The thread that accepts for all workers could not.
 pub(super) fn acceptor_failed(error: &io::Error) {
     tracing::error!(target: "latchkey::server", %error, "no connections are accepted");
-}
-
-/// An error and its causes.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn route_name(route: &Route) -> &str {

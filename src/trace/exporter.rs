@@ -46,7 +46,7 @@ pub struct Exporter {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Exports until `stop` says so, and then what is left, for three seconds at most.
+/// Exports until `stop` says so, and then what is left, for `FLUSH` at most.
 pub async fn run(exporter: Exporter, stop: watch::Receiver<bool>) {
     let Exporter { spans, collector, metrics, clock } = exporter;
     Work::new(spans, collector, metrics, clock, stop).run_to_end().await;

@@ -174,9 +174,8 @@ impl Export {
     }
 }
 
-/// Removes what is older than the configuration keeps, unless the clock is doubtful
-/// (`pruning`), and what is too much; how many. Costs a read when there is
-/// nothing.
+/// Removes what is older than the configuration keeps, unless the clock is doubtful (`pruning`),
+/// and what is too much; how many. Costs a read when there is nothing.
 pub fn prune(node: &Node) -> Result<usize, OperationError> {
     let by_age = node.pruning.may_go_by_age(node.now());
     let now = now(node);

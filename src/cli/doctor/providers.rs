@@ -98,7 +98,9 @@ fn told(name: &str, probed: Result<Probe, RefreshError>, keys: Keys, report: &mu
         (Err(error), Keys::NoServer | Keys::None | Keys::UnknownIssuer) => (
             Status::Error,
             format!("gives no usable keys: {error}"),
-            "check its URL, its certificate and the way to it; its JWTs get 503".to_owned(),
+            "check its URL, its certificate (issuers.ca_file, where its authority is your own) and \
+             the way to it; its JWTs get 503"
+                .to_owned(),
         ),
     };
     report.add(status, Check::Issuer, name, detail, advice);

@@ -18,7 +18,7 @@ use super::h2::H2;
 use super::request_body::RequestBody;
 use super::state::State;
 use crate::config::ProbeConfig;
-use crate::server::log;
+use crate::https::with_causes;
 
 const USER_AGENT: &str = concat!("latchkey/", env!("CARGO_PKG_VERSION"), " (probe)");
 
@@ -82,10 +82,10 @@ async fn probe(state: &Arc<State>, index: usize, config: &ProbeConfig) -> Result
     endpoint.address(&mut request, target.http2);
     let stream = connect(target, config.timeout).await.map_err(|error| error.to_string())?;
     let status = if target.http2 {
-        let mut h2 = H2::new(stream).await.map_err(|error| log::chain(&error))?;
-        h2.send(request).await.map_err(|unanswered| log::chain(&unanswered.error))?.status()
+        let mut h2 = H2::new(stream).await.map_err(|error| with_causes(&error))?;
+        h2.send(request).await.map_err(|unanswered| with_causes(&unanswered.error))?.status()
     } else {
-        let mut h1 = H1::new(stream).await.map_err(|error| log::chain(&error))?;
+        let mut h1 = H1::new(stream).await.map_err(|error| with_causes(&error))?;
         let mut answer = pin!(h1.send(request));
         let answer = poll_fn(|cx| {
             h1.poll(cx);
@@ -94,7 +94,7 @@ async fn probe(state: &Arc<State>, index: usize, config: &ProbeConfig) -> Result
                 Poll::Pending => Poll::Pending,
             }
         });
-        answer.await.map_err(|error| log::chain(&error.into_error()))?.status()
+        answer.await.map_err(|error| with_causes(&error.into_error()))?.status()
     };
     judge(status)
 }

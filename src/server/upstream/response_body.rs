@@ -19,8 +19,8 @@ use super::h1::H1;
 use super::h2::Occupied;
 use super::state::State;
 use crate::clock::Clock;
+use crate::https::with_causes;
 use crate::metrics::UpstreamCause;
-use crate::server::log;
 use crate::server::message::trailers;
 
 /// Frames that pass from one look at the time to the next.
@@ -115,7 +115,7 @@ impl UpstreamBody {
                         None
                     }
                     Some(Err(error)) => {
-                        Some(Err(self.broken(UpstreamCause::Body, &log::chain(&error))))
+                        Some(Err(self.broken(UpstreamCause::Body, &with_causes(&error))))
                     }
                     Some(Ok(frame)) => self.passed(frame).map(Ok),
                 })

@@ -31,8 +31,8 @@ use super::state::State;
 use super::stream::Stream;
 use super::{Upstream, upgrade};
 use crate::clock::Clock;
+use crate::https::with_causes;
 use crate::metrics::UpstreamCause;
-use crate::server::log;
 
 /// What an upstream answers.
 pub(in crate::server) enum Answer {
@@ -299,7 +299,7 @@ impl Attempt<'_> {
             }
             Some(Err(Unanswered { error, .. })) => {
                 let cause = cause_of(&error);
-                let error = self.patience.error(cause, log::chain(&error));
+                let error = self.patience.error(cause, with_causes(&error));
                 if h1.was_dropped_idle() && cause == UpstreamCause::BrokenOff {
                     return Err(Failed::DroppedIdle(error));
                 }
@@ -319,7 +319,7 @@ impl Attempt<'_> {
             None => VecDeque::new(),
             Some(Ok(arrived)) => arrived,
             Some(Err(error)) => {
-                let error = SendError::Upstream(UpstreamCause::Body, log::chain(&error));
+                let error = SendError::Upstream(UpstreamCause::Body, with_causes(&error));
                 return Err(self.failed(&in_flight, error));
             }
         };
@@ -374,7 +374,7 @@ impl Attempt<'_> {
             Some(Err(Unanswered { request: Some(unsent), .. })) => Err(Failed::Unsent(unsent)),
             Some(Err(Unanswered { error, .. })) => {
                 let refused = is_refused(&error);
-                let error = self.patience.error(cause_of(&error), log::chain(&error));
+                let error = self.patience.error(cause_of(&error), with_causes(&error));
                 if refused {
                     Err(Failed::Refused(error))
                 } else {
